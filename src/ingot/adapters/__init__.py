@@ -1,0 +1,46 @@
+"""Adapter directories, understood: which tensor of the file changes which parameter of the base model, and how.
+
+    adapter      Adapter.open: a directory -> config, updates, files; nothing unexplained
+      config     adapter_config.json; with fields: typed reading, patterns: PEFT's matching, refusals: no merged form
+      keys       the grammar of tensor names
+      grouping   tensors -> updates, one for each module; leftovers and gaps are errors
+    lora, experts, multihead, saved, tokens
+                 one file for each kind of update: an Update turns a Module of the base into Edits
+    edit, terms, dora, principal
+                 Edit = a parameter's matrix and a Term; Term = what happens to it, tile by tile
+    factor       a matrix inside an adapter file, not yet read; loading reads it as float32
+    versions     what changed between PEFT releases in the meaning of the same tensors
+    module       what must be known of the base: the module's class and shapes. The base's files are not.
+"""
+
+from __future__ import annotations
+
+from ingot.adapters.adapter import Adapter
+from ingot.adapters.config import LoraConfig, parse_config
+from ingot.adapters.dora import Dora
+from ingot.adapters.edit import Edit, Update
+from ingot.adapters.factor import Factor
+from ingot.adapters.loading import load_factor, zero_updates
+from ingot.adapters.module import Module, ModuleKind, matrix_view
+from ingot.adapters.terms import Add, LowRank, Needs, Replace, ReplaceRows, Term
+
+__all__ = [
+    "Adapter",
+    "Add",
+    "Dora",
+    "Edit",
+    "Factor",
+    "LoraConfig",
+    "LowRank",
+    "Module",
+    "ModuleKind",
+    "Needs",
+    "Replace",
+    "ReplaceRows",
+    "Term",
+    "Update",
+    "load_factor",
+    "matrix_view",
+    "parse_config",
+    "zero_updates",
+]

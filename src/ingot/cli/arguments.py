@@ -1,0 +1,117 @@
+"""What several verbs take: BASE, ADAPTER=WEIGHT, and the options that they share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ingot.cli.framework import OUTPUT, RESULT, RUN, Option
+from ingot.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingot.plan.model import Options
+
+#: What `--dtype` takes, and how a safetensors header spells it.
+DTYPES = {
+    "bfloat16": "BF16", "float16": "F16", "float32": "F32",
+    "bf16": "BF16", "fp16": "F16", "fp32": "F32",
+}  # fmt: skip
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def parse_adapter(text: str) -> tuple[str, float]:
+    """An adapter and its weight, 1 where none is given. A directory that exists is never cut at its `=`.
+
+    Raises:
+        UsageError: the weight is zero, NaN or infinite, or stands behind an existing directory and is no number.
+
+    Examples: "out/lora=0.5" -> ("out/lora", 0.5); "runs/lr=1e-4/final" -> ("runs/lr=1e-4/final", 1.0)
+    """
+    name, equals, number = text.rpartition("=")
+    if not equals or Path(text).expanduser().is_dir():
+        return _named(text, "ADAPTER"), 1.0
+    if not _NUMBER.fullmatch(number):
+        if Path(name).expanduser().is_dir() and name:
+            raise UsageError("the weight of an adapter is no number", where=text, found=repr(number))
+        return text, 1.0
+    weight = float(number)
+    if weight == 0 or not math.isfinite(weight):
+        what = "the weight of an adapter is zero, so it would change nothing" if weight == 0 else "a weight is not finite"
+        raise UsageError(what, where=text, hint="Give ADAPTER=0.5, for example; leave the adapter out to merge without it.")
+    return _named(name, "ADAPTER"), weight
+
+
+def parse_base(text: str) -> str:
+    """BASE as it was typed. Raises UsageError when it is empty, which a path would take for the current directory."""
+    return _named(text, "BASE")
+
+
+def _named(text: str, what: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise UsageError(f"{what} is empty", found=repr(text))
+    return text
+
+
+def make_options(
+    dtype: str | None, rounding: str, assume_peft_version: str | None, accept_nonfinite_base: bool
+) -> Options:
+    """The plan's options from those of the command line."""
+    from ingot.plan.model import Options
+
+    return Options(DTYPES[dtype] if dtype else None, rounding, assume_peft_version, accept_nonfinite_base)
+
+
+#: Shown under "Arguments" of the verbs that take a base and adapters.
+BASE_AND_ADAPTERS = (
+    ("BASE", "The model that the adapter was trained on: a directory, or a Hub id such as org/name@revision."),
+    ("ADAPTER[=WEIGHT]", "A LoRA adapter: a directory or a Hub id. Its update is multiplied by WEIGHT (default 1)."),
+)
+
+
+def _option(*names: str, group: str, **settings: Any) -> Decorator:
+    return click.option(*names, cls=Option, group=group, **settings)
+
+
+def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that change bytes of the output."""
+    options = (
+        _option("--dtype", group=RESULT, type=click.Choice(list(DTYPES)), help="Store all weights as this; default: as in the base."),
+        _option("--rounding", group=RESULT, type=click.Choice(["nearest"]), default="nearest", show_default=True,
+                help="How a sum in float32 becomes the output dtype."),
+        _option("--assume-peft-version", group=RESULT, metavar="VERSION",
+                help="Read the adapter as this PEFT release wrote it, where its config does not say."),
+        _option("--accept-nonfinite-base", group=RESULT, is_flag=True,
+                help="Copy NaN and infinity in tensors that no adapter changes, instead of refusing them."),
+    )  # fmt: skip
+    return _apply(options, function)
+
+
+def output_flags(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that every verb takes. `boundary` reads them from the raw arguments; here they are only declared."""
+    flags = (
+        (("--json",), "JSON Lines on stdout; the last line is the result or the error."),
+        (("-q", "--quiet"), "Nothing but errors, and one line of data."),
+        (("--no-color",), "No colour. NO_COLOR and TERM=dumb do the same."),
+        (("--debug",), "Show the traceback of an error."),
+    )
+    options = (_option(*names, group=OUTPUT, is_flag=True, expose_value=False, help=text) for names, text in flags)
+    return _apply(tuple(options), function)
+
+
+def jobs_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--jobs"""
+    return _option("--jobs", group=RUN, type=click.IntRange(1, 1024), metavar="N",
+                   help="Worker threads; default: one more than the cores.")(function)  # fmt: skip
+
+
+def _apply(decorators: tuple[Decorator, ...], function: Callable[..., Any]) -> Callable[..., Any]:
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function

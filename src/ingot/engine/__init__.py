@@ -1,0 +1,9 @@
+"""The pump: moves the bytes of a plan. What a model is for, it does not know.
+
+    run        `execute(plan, ...)`: stage, pump every shard, side files, record, publish
+    pump       one shard's chunks through a few workers
+    chunk      one chunk: read, patch in place, check
+    changes    terms made ready when a tile first needs them
+    factors    adapter tensors as float32 matrices
+    digests    sha256 in the order of the bytes, from many workers
+"""

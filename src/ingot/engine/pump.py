@@ -1,0 +1,162 @@
+"""A few workers take the chunks of a shard in file order: read, patch, check, digest, write.
+
+Chunks are independent, so there are no queues; memory is one chunk and one tile a worker, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import torch
+
+from ingot.engine.changes import Changes
+from ingot.engine.chunk import Chunk, Sampled, ShardReader, Workspace, chunks_of, read_elements
+from ingot.engine.digests import OrderedDigest
+from ingot.engine.factors import FactorReader
+from ingot.errors import Interrupted
+from ingot.plan.model import Plan, ShardPlan
+from ingot.storage.inputs import InputFile
+from ingot.storage.staged_file import StagedFile
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class ShardResult:
+    """What is known of a shard when its last chunk is written.
+
+    `running` holds the sha256 of the file up to the end of each tensor. `base_sha256` is set when the run digested
+    the base's shard on its way.
+    """
+
+    sha256: str
+    running: tuple[str, ...]
+    base_sha256: str | None
+    sampled: Mapping[str, Sampled] = field(default_factory=dict)
+
+
+@dataclass
+class Running:
+    """A shard that is being written."""
+
+    shard: ShardPlan
+    file: StagedFile
+    futures: list[Future[None]]
+    written: OrderedDigest
+    source: OrderedDigest | None
+    samples: list[dict[str, Sampled]]
+    stop: threading.Event
+
+    def result(self) -> ShardResult:
+        """Wait for the last chunk.
+
+        Raises:
+            Interrupted: the run was told to stop.
+            IngotError: whatever a worker met first.
+        """
+        done, _ = wait(self.futures, return_when=FIRST_EXCEPTION)
+        failed = [future for future in done if not future.cancelled() and future.exception() is not None]
+        if failed:
+            self.stop.set()  # the others may wait for a turn that never comes
+            wait(self.futures)
+            failed[0].result()
+        if self.stop.is_set():
+            raise Interrupted("the run was interrupted")
+        digest = self.written.hexdigest
+        base = self.source.hexdigest if self.source else digest if self.shard.untouched else None
+        return ShardResult(digest, self.written.noted, base, _joined(self.samples))
+
+
+class Pump:
+    """The workers of one run.
+
+    Args:
+        inputs: the base's open files by name.
+        adapters: the open files of each adapter.
+        jobs: number of worker threads.
+        stop: set it to end the run at the next chunk.
+        progress: is told of every written number of bytes, from any worker.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, InputFile],
+        adapters: Sequence[Mapping[str, InputFile]],
+        *,
+        jobs: int,
+        device: torch.device,
+        stop: threading.Event,
+        progress: Progress,
+    ) -> None:
+        self._trust_base = plan.options.accept_nonfinite_base
+        self._inputs = inputs
+        self._jobs = max(1, jobs)
+        self._stop = stop
+        self._progress = progress
+        self._changes = Changes(
+            FactorReader(adapters, device), lambda ref, a, b: read_elements(inputs, ref, a, b), device
+        )
+        # subtle: a row of a tensor that is only copied never reaches the scratch tile
+        widest = max((op.view[1] for op in plan.ops if op.computed), default=1)
+        self._local = threading.local()
+        self._make_space = lambda: Workspace(widest, device)
+        torch.set_num_threads(1)  # the workers are the threads
+        self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="ingot")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, shard: ShardPlan, file: StagedFile, *, digest_base: bool) -> Running:
+        """Begin to write all bytes of `shard` to `file`. Several shards may be under way; chunks are taken in order."""
+        marks = [ref.end for ref in shard.header.tensors]
+        written = OrderedDigest(self._stop, marks)
+        source = OrderedDigest(self._stop) if digest_base and shard.source and not shard.untouched else None
+        reader = ShardReader(shard, self._inputs, self._changes, trust_base=self._trust_base)
+        samples: list[dict[str, Sampled]] = []
+
+        def work(chunk: Chunk) -> None:
+            if self._stop.is_set():
+                return
+            sampled: dict[str, Sampled] = {}
+            self._do(chunk, reader, file, written, source, sampled)
+            samples.append(sampled)
+            self._progress(chunk.end - chunk.begin)
+
+        futures = [self._pool.submit(work, chunk) for chunk in chunks_of(shard)]
+        return Running(shard, file, futures, written, source, samples, self._stop)
+
+    def _do(
+        self,
+        chunk: Chunk,
+        reader: ShardReader,
+        file: StagedFile,
+        written: OrderedDigest,
+        source: OrderedDigest | None,
+        sampled: dict[str, Sampled],
+    ) -> None:
+        if not hasattr(self._local, "space"):
+            self._local.space = self._make_space()
+        space: Workspace = self._local.space
+        data = reader.load(chunk, space)
+        if source is not None:
+            source.update(chunk.number, data)
+        reader.patch(chunk, data, space, sampled)
+        written.update(chunk.number, data)
+        if not self._stop.is_set():
+            padded = space.buffer[: chunk.padded]
+            padded[len(data) :] = bytes(chunk.padded - len(data))
+            file.write_at(padded, chunk.begin)
+
+
+def _joined(samples: list[dict[str, Sampled]]) -> dict[str, Sampled]:
+    joined: dict[str, Sampled] = {}
+    for part in samples:
+        for name, sampled in part.items():
+            total = joined.setdefault(name, Sampled())
+            total.seen += sampled.seen
+            total.changed += sampled.changed
+    return joined

@@ -1,0 +1,52 @@
+"""What a run will cost, known before it starts: bytes, memory, floating point operations, an estimate of seconds."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from ingot.plan.model import Budget, Plan
+
+#: Measured with `make bench`: a process that has imported torch and opened its files, before the first chunk.
+PROCESS_NBYTES = 245 << 20
+#: Kept factors and raw adapter tensors at most; see engine.factors and engine.changes.
+KEPT_NBYTES = 96 << 20
+#: A worker's chunk buffer, scratch tile and cut tiles.
+WORKER_NBYTES = 12 << 20
+#: A machine that was never measured: the order of an NVMe disk behind one or two cores.
+ASSUMED_NBYTES_PER_SECOND = 1.0e9
+
+
+def budget(
+    plan: Plan, *, adapter_nbytes: int, base_nbytes: int, target: Path | None, jobs: int, measured: float | None
+) -> Budget:
+    """The plan's cost. `measured` is the rate of an earlier run on this machine, in bytes written a second."""
+    side = sum(len(file.content or b"") for file in plan.side_files)
+    written = sum(shard.nbytes for shard in plan.shards) + side
+    terms = [placed.term for op in plan.ops for placed in op.terms]
+    flops = sum(term.flops() for term in terms)
+    whole = max((4 * 3 * math.prod(t.shape) for t in terms if t.needs == "whole"), default=0)
+    largest = max((4 * sum(math.prod(f.shape) for f in t.factors()) for t in terms), default=0)
+    rate = measured or ASSUMED_NBYTES_PER_SECOND
+    return Budget(
+        read_nbytes=base_nbytes + adapter_nbytes,
+        write_nbytes=written,
+        free_nbytes=free_nbytes(target) if target is not None else None,
+        peak_memory_nbytes=PROCESS_NBYTES
+        + jobs * WORKER_NBYTES
+        + min(KEPT_NBYTES, 2 * adapter_nbytes)
+        + max(0, largest - KEPT_NBYTES)
+        + whole,
+        flops=flops,
+        nbytes_per_second=rate,
+        seconds=1.5 + written / rate,
+    )
+
+
+def free_nbytes(target: Path) -> int:
+    """Free bytes for this user where `target` will stand; its nearest existing parent is asked."""
+    at = target.absolute()
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free

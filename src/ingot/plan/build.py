@@ -1,0 +1,289 @@
+"""Base and adapters -> Plan, from headers and configs alone.
+
+    1. replicate     the base's layers, where the adapter was trained on repeated ones
+    2. resolve       each update to edits of parameters (adapters), each parameter to tensors on disk (naming)
+    3. ties          which tied parameters must part
+    4. ops           one for each output tensor: the base's, changed or not; new ones; dropped ones
+    5. laws          every adapter tensor is claimed, every expected module is there
+    6. lay out       shards, headers, config, side files
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ingot.adapters.factor import Factor
+from ingot.adapters.terms import Replace
+from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.checkpoint.side_files import choose
+from ingot.errors import BaseError, MismatchError
+from ingot.formats.tensor_ref import TensorRef
+from ingot.kernels.spelling import FLOATING, MERGEABLE
+from ingot.naming import Names
+from ingot.plan import configs
+from ingot.plan.describe import adapter_info, base_info
+from ingot.plan.expected import missing_tensors
+from ingot.plan.layout import lay_out
+from ingot.plan.model import Op, Options, Plan, SideFile
+from ingot.plan.notes import notes_and_warnings
+from ingot.plan.replicate import Replication
+from ingot.plan.resolve import PlacedTensor, ResolvedEdit, Weighted, check_claims, claims_of, place, resolve, whole
+from ingot.plan.ties import SameValues, Ties, decide
+
+
+def build(base: Checkpoint, adapters: Sequence[Weighted], options: Options, same: SameValues) -> Plan:
+    """The plan of merging `adapters` into `base`.
+
+    Raises:
+        BaseError, AdapterError, MismatchError: whatever law of the plan does not hold; nothing has been written.
+    """
+    return _Builder(base, tuple(adapters), options, same).plan()
+
+
+@dataclass
+class _Builder:
+    base: Checkpoint
+    adapters: tuple[Weighted, ...]
+    options: Options
+    same: SameValues
+    config_changes: dict[str, object] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    new_parameters: list[str] = field(default_factory=list)
+
+    def plan(self) -> Plan:
+        _refuse_quantized(self.base)
+        self.replication = self._replication()
+        self.names = self._names()
+        edits = resolve(self.adapters, self.names, self.replication)
+        self._check_expected()
+        ties = decide(edits, self.names.tied, self.base.config, self.same, self._is_copy)
+        absorbed = {id(item) for item in ties.absorbed}
+        live = [item for item in edits if id(item) not in absorbed]
+        placed = place([e for e in live if e.parameter not in ties.untied], self.replication)
+        new = self._new_tensors(live, ties)
+        ops = self._ops(placed, new)
+        claims = claims_of(edits, self._ops_of(edits, new))
+        explained = check_claims(self.adapters, claims)
+        self._change_config(edits, ties)
+        shards = lay_out(self.base, ops)
+        notes, warnings = notes_and_warnings(self.base, self.adapters, edits, shards, ties, self.names)
+        return Plan(
+            base=base_info(self.base, self.names.model_class),
+            adapters=tuple(adapter_info(w) for w in self.adapters),
+            options=self.options,
+            shards=shards,
+            index_name=self.base.index_name,
+            side_files=self._side_files(),
+            config_changes=self.config_changes,
+            claims=claims,
+            explained=explained,
+            dropped=self.dropped,
+            warnings=tuple(warnings),
+            notes=tuple(notes),
+        )
+
+    # -- what the base is ---------------------------------------------------------------------------------------
+
+    def _replication(self) -> Replication:
+        wanted = [w.adapter.config.layer_replication for w in self.adapters if w.adapter.config.layer_replication]
+        if wanted and len(self.adapters) > 1:
+            raise MismatchError(
+                "an adapter on repeated layers cannot be combined with others",
+                where="layer_replication",
+                hint="Merge it alone; then merge the others into the result.",
+            )
+        replication = Replication.of(wanted[0] if wanted else None, self.base.tensors)
+        if replication.sources:
+            self.config_changes.update(configs.replicated(self.base.config, replication.sources))
+        return replication
+
+    def _names(self) -> Names:
+        kinds = {(w.adapter.config.task_type, w.adapter.config.base_model_class) for w in self.adapters}
+        if len(kinds) > 1:
+            raise MismatchError(
+                "the adapters were trained on different kinds of model",
+                where="task_type",
+                found=", ".join(sorted(str(task) for task, _ in kinds)),
+                hint="Merge adapters of one task type at a time.",
+            )
+        task, auto_class = next(iter(kinds))
+        return Names.of(
+            self.base.tensors, self.base.config, task=task, auto_class=auto_class, num_labels=self._labels()
+        )
+
+    def _labels(self) -> int | None:
+        """Rows of the classification head that an adapter brings."""
+        for weighted in self.adapters:
+            for ref in weighted.adapter.tensors.values():
+                if ref.name.endswith(_HEADS):
+                    return ref.shape[0]
+        return None
+
+    def _is_copy(self, item: ResolvedEdit) -> bool:
+        """A whole embedding that PEFT saved because it was resized or adapted, not because it was trained itself."""
+        config = self.adapters[item.adapter].adapter.config
+        return isinstance(item.edit.term, Replace) and not config.saves(item.update.path)
+
+    def _check_expected(self) -> None:
+        """Modules that the config says were trained, and that have no tensor: PEFT would leave them silently unmerged."""
+        for weighted in self.adapters:
+            missing = missing_tensors(weighted.adapter, self.names, self.replication)
+            if missing and not self.options.accept_missing:
+                raise MismatchError(
+                    f"the adapter lacks {len(missing)} of the tensors that its config speaks of",
+                    where=", ".join(missing[:10]) + (" …" if len(missing) > 10 else ""),
+                    hint="The file is incomplete, or the base is another one. If those modules were never trained, "
+                    "pass --accept-missing.",
+                )
+
+    # -- ops ----------------------------------------------------------------------------------------------------
+
+    def _ops(self, placed: Mapping[str, PlacedTensor], new: Sequence[tuple[str, Op]]) -> dict[str, list[Op]]:
+        self.dropped.update(self._unused())
+        ops: dict[str, list[Op]] = {file: [] for file in self.base.shards}
+        for file, header in self.base.shards.items():
+            for ref in header.tensors:
+                names = [] if ref.name in self.dropped else self.replication.copies(ref.name)
+                if not names:
+                    self.dropped.setdefault(ref.name, "the adapter's layer_replication does not use this layer")
+                ops[file].extend(self._op(name, ref, placed.get(name)) for name in names)
+        for file, op in new:
+            ops[file].append(op)
+        return ops
+
+    def _op(self, name: str, ref: TensorRef, placed: PlacedTensor | None) -> Op:
+        dtype = self._dtype(ref)
+        if placed is None or not placed.terms:
+            numel = math.prod(ref.shape)
+            columns = ref.shape[-1] if ref.shape and numel else 1
+            return Op(name, dtype, ref.shape, ref, (numel // columns, columns))
+        if ref.dtype not in MERGEABLE or dtype not in MERGEABLE:
+            raise BaseError(
+                "an adapter changes a tensor that is not stored as F32, F16 or BF16", where=name, found=ref.dtype,
+                hint="Give a base with 16-bit or 32-bit weights, such as the one that the quantized base was made of.",
+            )  # fmt: skip
+        terms, first = tuple(placed.terms), placed.terms[0]
+        if isinstance(first.term, Replace) and first == whole(first.term) and first.term.shape == placed.view:
+            # the adapter brings all of it: the base's values are not needed, and not even its number of rows
+            rows = first.term.shape[0]
+            same = math.prod(first.term.shape) == math.prod(ref.shape)
+            return Op(name, dtype, ref.shape if same else (rows, *ref.shape[1:]), None, placed.view, terms)
+        return Op(name, dtype, ref.shape, ref, placed.view, terms)
+
+    def _dtype(self, ref: TensorRef) -> str:
+        return self.options.dtype if self.options.dtype and ref.dtype in FLOATING else ref.dtype
+
+    def _unused(self) -> dict[str, str]:
+        if not self._is_new_head():
+            return {}
+        why = f"{self.names.model_class} has no such parameter"
+        return {name: why for name in self.names.unused}
+
+    def _is_new_head(self) -> bool:
+        """Whether the adapter makes another kind of model of the base, by a parameter that the base does not have."""
+        return bool(self.new_parameters) and self.names.model_class is not None
+
+    # -- tensors that the base does not have ---------------------------------------------------------------------
+
+    def _new_tensors(self, edits: Sequence[ResolvedEdit], ties: Ties) -> list[tuple[str, Op]]:
+        """Untied heads, and whatever the adapter brings that is nowhere on disk; each with the shard that gets it."""
+        by_parameter = {alias: list(ties.inherited.get(alias, ())) for alias in ties.untied}
+        for item in edits:
+            if not item.site.placements[item.edit.parameter]:
+                by_parameter.setdefault(item.parameter, []).append(item)
+        return [self._new(parameter, items, ties.untied.get(parameter)) for parameter, items in by_parameter.items()]
+
+    def _new(self, parameter: str, items: Sequence[ResolvedEdit], source: str | None) -> tuple[str, Op]:
+        name = self.names.new_on_disk_name(parameter)
+        terms = tuple(whole(item.edit.term) for item in items)
+        if source is not None:
+            ref = self._stored(source)
+            view = terms[0].term.shape if terms else (1, 1)
+            return ref.file, self._op(name, ref, PlacedTensor(view, list(terms)))
+        self.new_parameters.append(parameter)
+        first = terms[0].term if terms else None
+        if not isinstance(first, Replace):
+            raise MismatchError(
+                "the adapter changes a parameter that this base does not store", where=parameter,
+                hint="Give the base that the adapter was trained on; this one lacks the tensor.",
+            )  # fmt: skip
+        site = items[0].site
+        shape = site.module.parameters.get(items[0].edit.parameter, first.shape)
+        if math.prod(shape) != math.prod(first.shape):
+            shape = (first.shape[0], *shape[1:])
+        last = list(self.base.shards)[-1]
+        return last, Op(name, self._new_dtype(first.values), shape, None, first.shape, terms)
+
+    def _new_dtype(self, values: Factor) -> str:
+        """The base's most common floating dtype, by bytes: a new head is stored like the rest of the model."""
+        if self.options.dtype:
+            return self.options.dtype
+        nbytes: dict[str, int] = {}
+        for ref in self.base.tensors.values():
+            if ref.dtype in MERGEABLE:
+                nbytes[ref.dtype] = nbytes.get(ref.dtype, 0) + ref.nbytes
+        return max(nbytes, key=lambda dtype: nbytes[dtype]) if nbytes else values.ref.dtype
+
+    def _stored(self, parameter: str) -> TensorRef:
+        site, own = self.names.parameter(parameter)
+        tensors = {placement.tensor for placement in site.placements[own]}
+        if len(tensors) != 1:
+            raise MismatchError("a tied parameter stands in several tensors", where=parameter, found=sorted(tensors))
+        return self.base.tensors[tensors.pop()]
+
+    def _ops_of(self, edits: Sequence[ResolvedEdit], new: Sequence[tuple[str, Op]]) -> dict[int, tuple[str, ...]]:
+        """The output tensors that each edit changes, by the edit's id."""
+        new_names = {op.name for _, op in new}
+        result = {}
+        for item in edits:
+            own = item.site.placements[item.edit.parameter]
+            names = {self.replication.renamed(p.tensor, item.layer) for p in own if p.index == item.edit.index}
+            if not own:
+                name = self.names.new_on_disk_name(item.parameter)
+                source = self.names.tied.get(item.parameter)
+                names = {name} if name in new_names else {self._stored(source).name} if source else set()
+            result[id(item)] = tuple(sorted(names))
+        return result
+
+    # -- files beside the weights --------------------------------------------------------------------------------
+
+    def _change_config(self, edits: Sequence[ResolvedEdit], ties: Ties) -> None:
+        changes, config = self.config_changes, self.base.config
+        if ties.untied:
+            changes.update(configs.untied(config))
+        if self._is_new_head() and self.names.model_class:
+            changes.update(configs.new_head(config, self.names.model_class, self._labels()))
+        if self.options.dtype:
+            changes.update(configs.in_dtype(config, _CONFIG_DTYPE[self.options.dtype]))
+        rows = {item.edit.term.shape[0] for item in edits if item.edit.resizes}
+        if len(rows) > 1:
+            raise MismatchError("embedding and head are resized to different sizes", where="vocabulary", found=sorted(rows))
+        if rows:
+            changes.update(configs.resized(config, rows.pop()))
+
+    def _side_files(self) -> tuple[SideFile, ...]:
+        adapter_files = {name: number for number, w in enumerate(self.adapters) for name in w.adapter.side_files}
+        if len({number for number in adapter_files.values()}) > 1:  # several tokenizers: none is more right than another
+            adapter_files = {}
+        chosen = choose(self.base.side_files, adapter_files)
+        files = [SideFile(name, "base" if of == "base" else str(adapter_files[name])) for name, of in chosen.items()]
+        config = configs.changed(self.base.config, self.config_changes) if self.config_changes else None
+        return (SideFile("config.json", "base", config), *files)
+
+
+_HEADS = ("score.weight", "classifier.weight", "out_proj.weight", "qa_outputs.weight")
+_CONFIG_DTYPE = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def _refuse_quantized(base: Checkpoint) -> None:
+    quantization = base.config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
+        raise BaseError(
+            "the base is quantized, and this version merges into 16-bit and 32-bit weights only",
+            where="quantization_config in config.json",
+            found=method,
+            hint="Give the 16-bit checkpoint that it was quantized from (for a QLoRA adapter: the model before bnb-4bit).",
+        )

@@ -1,0 +1,46 @@
+"""Base and adapters as the plan names them: identity, no paths."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ingot.adapters.adapter import CONFIG_NAME
+from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.plan.model import AdapterInfo, BaseInfo, InputFileInfo
+from ingot.plan.resolve import Weighted
+
+#: What identifies a weights file before its bytes are read: enough to hold every name, dtype and shape.
+_HEAD_NBYTES = 1 << 20
+
+
+def base_info(base: Checkpoint, model_class: str | None) -> BaseInfo:
+    """What identifies the base: name, commit, and the digest of every header."""
+    files = tuple(InputFileInfo(name, h.file_nbytes, h.sha256) for name, h in base.shards.items())
+    where = base.location
+    return BaseInfo(where.name, where.revision, where.commit, model_class, base.config_sha256, files)
+
+
+def adapter_info(weighted: Weighted) -> AdapterInfo:
+    """What identifies an adapter, and the figures that the plan's table shows of it."""
+    adapter, config = weighted.adapter, weighted.adapter.config
+    weights, config_file = adapter.weights, weighted.inputs[CONFIG_NAME]
+    head = weights.read(0, min(weights.nbytes, _HEAD_NBYTES))
+    variants = {"rsLoRA": config.use_rslora, "DoRA": config.use_dora, "BD-LoRA": config.block_diagonal is not None}
+    named = [name for name, used in variants.items() if used]
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.lower() in ("pissa", "olora"):
+        named.append({"pissa": "PiSSA", "olora": "OLoRA"}[config.init_lora_weights.lower()])
+    return AdapterInfo(
+        name=weighted.location.name,
+        revision=weighted.location.revision,
+        commit=weighted.location.commit,
+        weight=weighted.weight,
+        method=" + ".join(named) or "LoRA",
+        ranks=adapter.ranks,
+        alphas=tuple(sorted({float(config.lora_alpha), *map(float, config.alpha_pattern.values())})),
+        peft_version=config.peft_version,
+        claimed_base=config.base_model_name_or_path,
+        claimed_revision=config.revision,
+        config_sha256=hashlib.sha256(config_file.read(0, config_file.nbytes)).hexdigest(),
+        files=(InputFileInfo(weights.path.name, weights.nbytes, hashlib.sha256(head).hexdigest()),),
+        tensors=len(adapter.tensors),
+    )

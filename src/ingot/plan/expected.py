@@ -1,0 +1,52 @@
+"""Which tensors an adapter's config speaks of and its file lacks.
+
+PEFT fills such a gap with a layer that does nothing, and warns. A module that is missing from the file is either damage
+or the sign of another base, so the plan asks: for every module of this base, would PEFT have trained it?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ingot.adapters.adapter import Adapter
+from ingot.adapters.module import Module
+from ingot.errors import MismatchError
+from ingot.naming import Names
+from ingot.plan.replicate import Replication
+
+
+def missing_tensors(adapter: Adapter, names: Names, replication: Replication) -> list[str]:
+    """Names of tensors, without PEFT's prefix, that would have been saved for this base's modules.
+
+    The adapter's patterns are held against paths in its own spelling: those of the model in memory, or, for an adapter
+    of another era, those on disk.
+    """
+    spelled = {update.path for update in adapter.updates}
+    resolved = {_resolved(path, names, replication): path for path in spelled}
+    missing = []
+    for path, module in _candidates(spelled, names, replication):
+        layer = replication.base_path(path)[1]
+        own = resolved.get((module.path, layer), path)
+        missing.extend(adapter.lacks(module, path=own))
+    return missing
+
+
+def _resolved(path: str, names: Names, replication: Replication) -> tuple[str, int | None]:
+    base, layer = replication.base_path(path)
+    return names.site(base).module.path, layer
+
+
+def _candidates(spelled: set[str], names: Names, replication: Replication) -> Iterator[tuple[str, Module]]:
+    bases = {replication.base_path(path)[0] for path in spelled}
+    if bases <= names.modules.keys():
+        for path, module in names.modules.items():
+            for copy in replication.copies(path):
+                yield copy, module
+        return
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in names.on_disk):
+        try:
+            module = names.site(path).module
+        except MismatchError:
+            continue  # a tensor that is no module of the model class
+        for copy in replication.copies(path):
+            yield copy, module

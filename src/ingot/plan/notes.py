@@ -1,0 +1,48 @@
+"""What a person should know of a plan although it is allowed: notes, and warnings where the result may disappoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.naming import Names
+from ingot.plan.model import ShardPlan
+from ingot.plan.resolve import ResolvedEdit, Weighted
+from ingot.plan.ties import Ties
+
+#: Names that say that the base in training was quantized, so that the adapter was fitted to other weights.
+_QUANTIZED = ("bnb-4bit", "bnb-8bit", "-4bit", "-8bit", "-gptq", "-awq", "-int4", "-fp8")
+
+
+def notes_and_warnings(
+    base: Checkpoint,
+    adapters: Sequence[Weighted],
+    edits: Sequence[ResolvedEdit],
+    shards: Sequence[ShardPlan],
+    ties: Ties,
+    names: Names,
+) -> tuple[list[str], list[str]]:
+    """(notes, warnings), each a whole sentence."""
+    notes, warnings = [], []
+    for alias, source in ties.untied.items():
+        notes.append(f"{alias} was tied to {source}; the adapter changes one of them, so the output stores both.")
+    if ties.absorbed:
+        notes.append("Embedding and head stay tied: the adapter changes both in the same way, applied once.")
+    rewritten = [shard.file for shard in shards if shard.source is None]
+    if rewritten:
+        notes.append(f"{len(rewritten)} of {len(shards)} shards get a new header: names, dtypes or shapes change in them.")
+    if names.model_class is None:
+        notes.append(f"No model class: {names.why}. Module paths were taken for tensor names.")
+    doubled = [item for item in edits if item.update.__class__.__name__ == "MultiheadUpdate"]
+    if doubled:
+        notes.append("nn.MultiheadAttention: out_proj's update counts twice, as PEFT trains and merges it.")
+    for weighted in adapters:
+        claimed = weighted.adapter.base_model
+        if claimed and any(mark in claimed.lower() for mark in _QUANTIZED):
+            warnings.append(
+                f"{weighted.location.name} was trained on a quantized base ({claimed}); merged into 16-bit weights it meets "
+                "other values than in training. Check its scores before you ship it."
+            )
+        if claimed and claimed.rpartition("/")[2].lower() != base.location.name.rpartition("/")[2].lower():
+            notes.append(f"{weighted.location.name} names {claimed} as its base; here it is {base.location.name}.")
+    return notes, warnings

@@ -1,0 +1,318 @@
+"""A plan as the bill that a person wants before a long job, and as JSON. Made from the plan alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ingot.adapters.dora import Dora
+from ingot.adapters.principal import Principal
+from ingot.adapters.terms import Add, LowRank, Term
+from ingot.plan.figures import (
+    collapse,
+    counted,
+    labelled,
+    listed,
+    nbytes_text,
+    scaled_text,
+    seconds_text,
+    shape_text,
+    table,
+)
+from ingot.plan.model import AdapterInfo, BaseInfo, Op, OpKind, Plan
+
+#: Version of `as_json`'s schema; fields may be added without a new one.
+SCHEMA = 1
+_MOST_DROPPED = 8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that are changed in the same way: names that differ in numbers only, one shape, one list of formulas.
+
+    `ranks` and `scalings` have an entry for each formula, None where the formula has none; `scalings` include the
+    adapter's weight.
+    """
+
+    pattern: str
+    count: int
+    kind: OpKind
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    formulas: tuple[str, ...]
+    adapters: tuple[int, ...]
+    ranks: tuple[int | None, ...]
+    scalings: tuple[float | None, ...]
+
+
+def groups(plan: Plan) -> list[Group]:
+    """The changed, new and cast tensors in groups, in the order of the output."""
+    nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
+    found: dict[tuple[object, ...], list[Op]] = {}
+    for op in plan.ops:
+        if op.computed or op.kind is not OpKind.COPY:
+            found.setdefault(_key(op), []).append(op)
+    return [_group(ops, sum(nbytes[op.name] for op in ops)) for ops in found.values()]
+
+
+def _key(op: Op) -> tuple[object, ...]:
+    return (collapse(op.name), op.kind, op.dtype, op.shape, *(_facts(placed.term) for placed in op.terms))
+
+
+def _group(ops: Sequence[Op], nbytes: int) -> Group:
+    first = ops[0]
+    # A tensor that fuses many modules (stacked experts) has many terms: each kind is listed once.
+    facts = tuple(dict.fromkeys(_facts(placed.term) for placed in first.terms))
+    return Group(
+        pattern=collapse(first.name) if len(ops) > 1 else first.name,
+        count=len(ops),
+        kind=first.kind,
+        dtype=first.dtype,
+        shape=first.shape,
+        nbytes=nbytes,
+        formulas=tuple(formula for formula, *_ in facts),
+        adapters=tuple(sorted({factor.adapter for op in ops for placed in op.terms for factor in placed.term.factors()})),
+        ranks=tuple(rank for _, rank, _ in facts),
+        scalings=tuple(scaling for *_, scaling in facts),
+    )
+
+
+def _facts(term: Term) -> tuple[str, int | None, float | None]:
+    """Formula, rank, scaling."""
+    inner = term.update if isinstance(term, Dora) else term
+    rank = inner.rank if isinstance(inner, LowRank | Principal) else None
+    scaling = inner.scaling if isinstance(inner, LowRank | Principal | Add) else None
+    return term.formula, rank, scaling
+
+
+# -- for people -----------------------------------------------------------------------------------------------------
+
+
+def as_lines(plan: Plan, width: int = 80) -> list[str]:
+    """The whole bill. Every line is at most `width` wide (40 at least), except where one name is longer."""
+    sections = [
+        _base_lines(plan, width),
+        *(_adapter_lines(plan, number, width) for number in range(len(plan.adapters))),
+        _change_lines(plan, width),
+        _tensor_lines(plan, width),
+        _file_lines(plan, width),
+        _cost_lines(plan, width),
+        labelled("Notes", plan.notes, width),
+        labelled("Warnings", plan.warnings, width),
+        ["Digest     " + plan.digest],
+    ]
+    return [line for section in sections if section for line in (*section, "")][:-1]
+
+
+def summary_lines(plan: Plan, width: int = 80) -> list[str]:
+    """The bill in a few lines, for the head of a merge."""
+    tally = _tally(plan)
+    tensors = ", ".join(f"{number:,} {kind}" for kind, (number, _) in tally.items() if number)
+    lines = labelled("Base", [_base_title(plan.base)], width)
+    for number, adapter in enumerate(plan.adapters):
+        lines += labelled(_adapter_label(plan, number), [_adapter_title(adapter)], width)
+    lines += labelled("Tensors", [tensors], width)
+    lines += [line for line in _cost_lines(plan, width) if line]
+    return lines + labelled("Warnings", plan.warnings, width)
+
+
+def _base_lines(plan: Plan, width: int) -> list[str]:
+    base = plan.base
+    dtypes = Counter[str]()
+    for op in plan.ops:
+        if op.source is not None:
+            dtypes[op.source.dtype] += op.source.numel
+    parts = [counted(len(base.files), "shard"), nbytes_text(sum(file.nbytes for file in base.files))]
+    parts += [listed([dtype for dtype, _ in dtypes.most_common()])] if dtypes else []
+    return labelled("Base", [_base_title(base), ", ".join(parts)], width)
+
+
+def _base_title(base: BaseInfo) -> str:
+    title = f"{base.name} ({base.model_class})" if base.model_class else base.name
+    return title + _origin(base.revision, base.commit)
+
+
+def _origin(revision: str | None, commit: str | None) -> str:
+    asked = f", revision {revision}" if revision else ""
+    return asked + (f", commit {commit[:12]}" if commit else "")
+
+
+def _adapter_label(plan: Plan, number: int) -> str:
+    return "Adapter" if len(plan.adapters) == 1 else f"Adapter {number + 1}"
+
+
+def _adapter_title(adapter: AdapterInfo) -> str:
+    parts = [adapter.method]
+    parts += [f"rank {_values(adapter.ranks)}"] if adapter.ranks else []
+    parts += [f"alpha {_values(adapter.alphas)}"] if adapter.alphas else []
+    return f"{adapter.name}: {', '.join(parts)}, weight {adapter.weight:g}"
+
+
+def _values(values: Iterable[float]) -> str:
+    return "/".join(f"{value:g}" for value in values)
+
+
+def _adapter_lines(plan: Plan, number: int, width: int) -> list[str]:
+    adapter = plan.adapters[number]
+    size = [counted(adapter.tensors, "tensor"), nbytes_text(sum(file.nbytes for file in adapter.files))]
+    trained = [f"PEFT {adapter.peft_version}"] if adapter.peft_version else []
+    texts = [
+        _adapter_title(adapter) + _origin(adapter.revision, adapter.commit),
+        ", ".join(size + trained),
+        _claim_text(plan.base, adapter),
+    ]
+    return labelled(_adapter_label(plan, number), texts, width)
+
+
+def claim_matches(base: BaseInfo, adapter: AdapterInfo) -> bool | None:
+    """Whether the adapter names this base; None where it names none. Owners differ between mirrors, so they are ignored."""
+    if not adapter.claimed_base:
+        return None
+    claimed = adapter.claimed_base.rstrip("/").rpartition("/")[2]
+    return claimed.lower() == base.name.rpartition("/")[2].lower()
+
+
+def _claim_text(base: BaseInfo, adapter: AdapterInfo) -> str:
+    matches = claim_matches(base, adapter)
+    if matches is None:
+        return "names no base; names and shapes fit this one"
+    claim = f"names {adapter.claimed_base}" + (f" at {adapter.claimed_revision}" if adapter.claimed_revision else "")
+    return f"{claim} as its base: {'the same' if matches else 'another name than this base has; its shapes fit'}"
+
+
+def _change_lines(plan: Plan, width: int) -> list[str]:
+    by_formula: dict[str, list[Group]] = {}
+    for group in groups(plan):
+        by_formula.setdefault(_formula_title(group), []).append(group)
+    lines: list[str] = []
+    for title, members in by_formula.items():
+        rows = [("tensor", "", "shape", "rank", "scale", "bytes")] + [_group_row(group) for group in members]
+        lines += [title, *table(rows, width, align="<>>>>>")]
+    return lines
+
+
+def _formula_title(group: Group) -> str:
+    what = {OpKind.CHANGE: "Changed", OpKind.NEW: "New", OpKind.CAST: "Cast", OpKind.COPY: "Changed"}[group.kind]
+    formulas = ", then ".join(group.formulas) or (f"to {group.dtype}" if group.kind is OpKind.CAST else "as in the base")
+    return f"{what}: {formulas}"
+
+
+def _group_row(group: Group) -> tuple[str, ...]:
+    ranks = [rank for rank in group.ranks if rank is not None]
+    scalings = [scaling for scaling in group.scalings if scaling is not None]
+    return (
+        group.pattern,
+        f"×{group.count}" if group.count > 1 else "",
+        shape_text(group.shape),
+        _values(dict.fromkeys(ranks)) or "-",
+        "/".join(f"{scaling:.4g}" for scaling in dict.fromkeys(scalings)) or "-",
+        nbytes_text(group.nbytes),
+    )
+
+
+def _tally(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Number and bytes of the output's tensors by what happens to them."""
+    nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
+    words = {OpKind.CHANGE: "changed", OpKind.CAST: "cast", OpKind.NEW: "new", OpKind.COPY: "copied"}
+    tally = dict.fromkeys(words.values(), (0, 0))
+    for op in plan.ops:
+        number, size = tally[words[op.kind]]
+        tally[words[op.kind]] = (number + 1, size + nbytes[op.name])
+    return tally
+
+
+def _tensor_lines(plan: Plan, width: int) -> list[str]:
+    rows = [(f"{number:,} {kind}", nbytes_text(size)) for kind, (number, size) in _tally(plan).items() if number]
+    lines = labelled("Tensors", [f"{count}, {size}" for count, size in rows], width)
+    dropped = [f"{name}: {reason}" for name, reason in plan.dropped.items()]
+    more = [f"and {len(dropped) - _MOST_DROPPED} more"] if len(dropped) > _MOST_DROPPED else []
+    lines += labelled("Dropped", dropped[:_MOST_DROPPED] + more, width)
+    used = sum(1 for ops in plan.claims.values() if ops)
+    total = sum(adapter.tensors for adapter in plan.adapters)
+    text = f"{used:,} of {total:,} adapter tensors are merged"
+    lines += labelled("Accounted", [text + (f", {len(plan.explained)} explained:" if plan.explained else "")], width)
+    reasons = Counter(plan.explained.values())
+    return lines + labelled("", [f"{number} × {reason}" for reason, number in reasons.items()], width)
+
+
+def _file_lines(plan: Plan, width: int) -> list[str]:
+    changes = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plan.config_changes.items()]
+    texts = []
+    for origin in dict.fromkeys(file.origin for file in plan.side_files):
+        names = [file.name for file in plan.side_files if file.origin == origin]
+        owner = "the base" if origin == "base" else plan.adapters[int(origin)].name
+        texts.append(f"{listed(names, 12)} from {owner}")
+    return labelled("Config", changes, width) + labelled("Files", texts, width)
+
+
+def _cost_lines(plan: Plan, width: int) -> list[str]:
+    cost = plan.budget
+    if cost is None:
+        return []
+    disk = f"reads {nbytes_text(cost.read_nbytes)}, writes {nbytes_text(cost.write_nbytes)}"
+    if cost.free_nbytes is not None:
+        enough = "" if cost.free_nbytes >= cost.write_nbytes else ", too little"
+        disk += f" ({nbytes_text(cost.free_nbytes)} free{enough})"
+    run = (
+        f"at most {nbytes_text(cost.peak_memory_nbytes)} of memory, {scaled_text(cost.flops, 'FLOP')}, "
+        f"about {seconds_text(cost.seconds)} at {nbytes_text(cost.nbytes_per_second)}/s"
+    )
+    return labelled("Cost", [disk, run], width)
+
+
+# -- for programs ---------------------------------------------------------------------------------------------------
+
+
+def as_json(plan: Plan) -> dict[str, object]:
+    """The plan as JSON types.
+
+        schema: 1                              more fields may come without a new number
+        digest: hex sha256
+        base: {name, revision, commit, model_class, config_sha256, files: [{name, nbytes, header_sha256}]}
+        adapters: [{name, revision, commit, weight, method, ranks, alphas, peft_version, claimed_base,
+                    claimed_revision, claim_matches: bool | null, config_sha256, files, tensors}]
+        options: {dtype, rounding, assume_peft_version, accept_nonfinite_base}
+        tensors: {changed | cast | new | copied: {count, nbytes}}
+        groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings}]
+        shards: [{file, nbytes, tensors, untouched}]
+        dropped, explained: {name: reason}
+        claims: {"adapter number:tensor": [output tensors]}
+        config_changes: {dotted key: value}
+        side_files: [{name, origin: "base" | adapter number as text, changed: bool}]
+        budget: {read_nbytes, write_nbytes, free_nbytes, peak_memory_nbytes, flops, nbytes_per_second, seconds} | null
+        notes, warnings: [sentence]
+    """
+    return {
+        "schema": SCHEMA,
+        "digest": plan.digest,
+        "base": _fields(plan.base),
+        "adapters": [{**_fields(a), "claim_matches": claim_matches(plan.base, a)} for a in plan.adapters],
+        "options": _fields(plan.options),
+        "tensors": {kind: {"count": number, "nbytes": size} for kind, (number, size) in _tally(plan).items()},
+        "groups": [_fields(group) for group in groups(plan)],
+        "shards": [
+            {"file": s.file, "nbytes": s.nbytes, "tensors": len(s.ops), "untouched": s.untouched} for s in plan.shards
+        ],
+        "dropped": dict(plan.dropped),
+        "explained": dict(plan.explained),
+        "claims": {key: list(ops) for key, ops in plan.claims.items()},
+        "config_changes": dict(plan.config_changes),
+        "side_files": [
+            {"name": file.name, "origin": file.origin, "changed": file.content is not None} for file in plan.side_files
+        ],
+        "budget": None if plan.budget is None else _fields(plan.budget),
+        "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
+    }
+
+
+def _fields(value: object) -> dict[str, object]:
+    """A flat dataclass as JSON types, without the type's name that `plan.model.plain` adds for the digest."""
+    import dataclasses
+
+    assert dataclasses.is_dataclass(value) and not isinstance(value, type)
+    fields: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(value)))
+    return fields

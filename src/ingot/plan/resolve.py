@@ -1,0 +1,182 @@
+"""From what an adapter says of modules to terms that are placed in tensors on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ingot.adapters.adapter import Adapter
+from ingot.adapters.edit import Edit, Update
+from ingot.adapters.terms import Add, LowRank, Term
+from ingot.checkpoint.locate import Location
+from ingot.errors import AdapterError, MismatchError
+from ingot.naming import Names
+from ingot.naming.placement import Placement, Site
+from ingot.plan.model import PlacedTerm
+from ingot.plan.replicate import Replication
+from ingot.storage.inputs import InputFile
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """An open adapter, where it came from, and the weight that the user gave it. `inputs` are its files by name."""
+
+    adapter: Adapter
+    location: Location
+    inputs: Mapping[str, InputFile]
+    weight: float = 1.0
+
+    @classmethod
+    def open(cls, location: Location, number: int, weight: float, assume_peft_version: str | None) -> Weighted:
+        """Open adapter `number` of a plan. Raises what `Adapter.open` raises."""
+        adapter = Adapter.open(location.path, adapter_index=number, assume_peft_version=assume_peft_version)
+        side = {name: InputFile.open(location.path, name, error=AdapterError) for name in adapter.side_files}
+        return cls(adapter, location, {**{file.path.name: file for file in adapter.files}, **side}, weight)
+
+    def close(self) -> None:
+        for file in self.inputs.values():
+            file.close()
+
+
+@dataclass(frozen=True)
+class ResolvedEdit:
+    """An edit and the module that it is for. `layer` is set for a layer that `layer_replication` makes."""
+
+    adapter: int
+    update: Update
+    site: Site
+    edit: Edit
+    layer: int | None = None
+
+    @property
+    def parameter(self) -> str:
+        """Full name of the parameter in the base model's memory."""
+        return ".".join(filter(None, (self.site.module.path, self.edit.parameter)))
+
+
+def resolve(adapters: Sequence[Weighted], names: Names, replication: Replication) -> list[ResolvedEdit]:
+    """Every edit of every adapter, with its site; adapter order, then the adapter's own order.
+
+    Raises:
+        MismatchError: a module is not in the base; a shape does not fit; a weight is given to what has no multiple.
+    """
+    resolved = []
+    for number, (adapter, weight) in enumerate((w.adapter, w.weight) for w in adapters):
+        for update in adapter.updates:
+            path, layer = replication.base_path(update.path)
+            site = names.site(path)
+            for edit in update.edits(site.module):
+                scaled = replace(edit, term=_weighted(edit.term, weight, update))
+                resolved.append(ResolvedEdit(number, update, site, scaled, layer))
+    _refuse_collisions(resolved, adapters)
+    return resolved
+
+
+def _weighted(term: Term, weight: float, update: Update) -> Term:
+    if weight == 1.0:
+        return term
+    if isinstance(term, LowRank | Add):
+        return replace(term, scaling=term.scaling * weight)
+    raise MismatchError(
+        f"a weight other than 1 has no meaning for '{term.formula}'",
+        where=update.path,
+        found=f"weight {weight:g}",
+        hint="Merge this adapter with weight 1, or one that is plain LoRA.",
+    )
+
+
+def _refuse_collisions(resolved: Sequence[ResolvedEdit], adapters: Sequence[Weighted]) -> None:
+    """Several adapters may add to one parameter; only one may replace or rescale it."""
+    if len(adapters) == 1:
+        return
+    by_parameter: dict[tuple[str, int, int | None], list[ResolvedEdit]] = {}
+    for item in resolved:
+        by_parameter.setdefault((item.parameter, item.edit.index, item.layer), []).append(item)
+    for (parameter, _, _), items in by_parameter.items():
+        sole = [item for item in items if not isinstance(item.edit.term, LowRank | Add)]
+        others = {item.adapter for item in items}
+        if sole and len(others) > 1:
+            raise MismatchError(
+                f"several adapters change one parameter, and one of them by '{sole[0].edit.term.formula}'",
+                where=parameter,
+                hint="Their order would matter. Merge them one after the other, in the order that was trained.",
+            )
+
+
+@dataclass
+class PlacedTensor:
+    """A tensor on disk as the matrix `view` = (rows, columns), and the terms that change it, in order."""
+
+    view: tuple[int, int]
+    terms: list[PlacedTerm]
+
+
+def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, PlacedTensor]:
+    """The terms of each on-disk tensor, by its output name."""
+    tensors: dict[str, PlacedTensor] = {}
+    for item in edits:
+        for placement in item.site.placements[item.edit.parameter]:
+            if placement.index == item.edit.index:
+                name = replication.renamed(placement.tensor, item.layer)
+                stack, rows, columns = placement.view
+                tensor = tensors.setdefault(name, PlacedTensor((stack * rows, columns), []))
+                if item.edit.resizes:
+                    tensor.view = item.edit.term.shape
+                tensor.terms.append(_placed(item.edit, placement))
+    return tensors
+
+
+def _placed(edit: Edit, placement: Placement) -> PlacedTerm:
+    if edit.resizes:
+        return whole(edit.term)
+    part = edit.term.part(placement.rows, placement.columns)
+    term = part.transposed() if placement.transposed else part
+    row, column, height, width = placement.block
+    if term.shape != (height, width):
+        raise MismatchError(
+            "an update does not have the shape of its weight",
+            where=f"{placement.tensor} ({edit.term.factors()[0].ref.name})",
+            expected=list(term.shape),
+            found=[height, width],
+        )
+    return PlacedTerm(term, (row, row + height), (column, column + width))
+
+
+def whole(term: Term) -> PlacedTerm:
+    """A term that changes all of a tensor's matrix."""
+    rows, columns = term.shape
+    return PlacedTerm(term, (0, rows), (0, columns))
+
+
+def claims_of(edits: Iterable[ResolvedEdit], ops_of: Mapping[int, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Which ops use each adapter tensor: `adapter number:tensor name` -> op names. `ops_of` is by id of the edit."""
+    claims: dict[str, dict[str, None]] = {}
+    for item in edits:
+        for factor in item.edit.term.factors():
+            key = f"{item.adapter}:{factor.ref.name}"
+            claims.setdefault(key, {}).update(dict.fromkeys(ops_of.get(id(item), ())))
+    return {key: tuple(ops) for key, ops in claims.items()}
+
+
+def check_claims(adapters: Sequence[Weighted], claims: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Law 1. Every adapter tensor is used by an op or explained; returns the explained ones with their reasons.
+
+    Raises:
+        AdapterError: some are neither; the message lists them.
+    """
+    explained: dict[str, str] = {}
+    unclaimed = []
+    for number, weighted in enumerate(adapters):
+        explained.update({f"{number}:{name}": reason for name, reason in weighted.adapter.explained.items()})
+        for ref in weighted.adapter.tensors.values():
+            key = f"{number}:{ref.name}"
+            if not claims.get(key) and key not in explained:
+                unclaimed.append(ref.name)
+    if unclaimed:
+        listed = ", ".join(unclaimed[:10]) + (" …" if len(unclaimed) > 10 else "")
+        raise AdapterError(
+            f"{len(unclaimed)} tensors of the adapter would be dropped",
+            where=listed,
+            hint="Every tensor must find its place. Run `ingot inspect ADAPTER`; is this the base that it was trained on?",
+        )
+    return explained

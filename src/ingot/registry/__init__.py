@@ -1,0 +1,22 @@
+"""What was made, of what, how, and what was checked: written beside the weights, and verified from them.
+
+    record         `finish`: an outcome -> ingot.json, an in-toto statement; written last
+      statement    the record's form, its two digests, and the strict reader `read_record`
+      public       names without paths, users or tokens
+    tensor_table   ingot.tensors.jsonl: one line a tensor, with running digests
+    card           README.md, the model card
+    verify         `verify`: is the artifact what its record says?
+      structure    sizes, names, headers, index, config: nothing but headers is read
+      contents     every byte
+      rebuild      every byte, computed once more from base and adapters
+      checks       Check, Verification
+"""
+
+from __future__ import annotations
+
+from ingot.registry.checks import Check, Depth, Verification
+from ingot.registry.record import finish
+from ingot.registry.statement import Record, read_record
+from ingot.registry.verify import verify
+
+__all__ = ["Check", "Depth", "Record", "Verification", "finish", "read_record", "verify"]

@@ -1,0 +1,145 @@
+"""README.md, the model card: what the Hub reads (YAML front matter), and what a person does.
+
+Source of the fields: the Hub's model card documentation (`base_model`, `base_model_relation`, `license_link`).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ingot.errors import printable
+from ingot.registry.public import public_name
+from ingot.version import __version__
+
+if TYPE_CHECKING:
+    from ingot.engine.run import FileDigest, Outcome
+    from ingot.plan.model import AdapterInfo, BaseInfo, Plan
+
+CARD_NAME = "README.md"
+#: End of a class name in transformers -> the Hub's pipeline tag, and the Auto class that loads it.
+_TASKS = {
+    "ForCausalLM": ("text-generation", "AutoModelForCausalLM"),
+    "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
+    "ForImageTextToText": ("image-text-to-text", "AutoModelForImageTextToText"),
+    "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
+    "ForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
+    "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
+    "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
+    "ForSpeechSeq2Seq": ("automatic-speech-recognition", "AutoModelForSpeechSeq2Seq"),
+}
+_LICENSE = re.compile(r"licen[sc]e[\w.-]*", re.IGNORECASE)
+_MARKDOWN = re.compile(r"[\\`*|<>\[\]&]")
+
+
+def build_card(outcome: Outcome) -> bytes:
+    """The card of a run. Depends on the plan and the adapters' digests alone."""
+    plan = outcome.plan
+    parts = ["---", *_front_matter(plan), "---", "", *_text(outcome), ""]
+    return "\n".join(parts).encode("utf-8")
+
+
+def _front_matter(plan: Plan) -> Iterator[str]:
+    yield f"base_model: {yaml_text(public_name(plan.base.name))}"
+    yield "base_model_relation: finetune"
+    yield "library_name: transformers"
+    tag, _ = _task(plan.base.model_class)
+    if tag:
+        yield f"pipeline_tag: {tag}"
+    license_file = _license_file(plan)
+    if license_file:  # its text is not judged here; "other" makes the Hub show the link
+        yield "license: other"
+        yield f"license_name: {yaml_text('as-the-base')}"
+        yield f"license_link: {yaml_text(license_file)}"
+    yield "tags:"
+    yield from (f"- {yaml_text(tag)}" for tag in dict.fromkeys(["ingot", "merged", *_methods(plan)]))
+
+
+def yaml_text(text: str) -> str:
+    """`text` as a double-quoted YAML scalar, valid in YAML 1.1 and 1.2 whatever it holds."""
+    escaped = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
+    return '"' + "".join(escaped) + '"'
+
+
+def _text(outcome: Outcome) -> Iterator[str]:
+    plan = outcome.plan
+    names = " and ".join(markdown(public_name(info.name)) for info in plan.adapters)
+    yield f"# {markdown(public_name(plan.base.name))} with {names}"
+    yield ""
+    yield f"The base model with its adapters merged into the weights by ingot {__version__}:"
+    yield "every term added in float32, rounded once. Tensors that no adapter targets are the base's, byte for byte."
+    yield ""
+    yield from ("## How it was made", "", "```bash", command(plan), "```", "")
+    yield from _adapter_table(plan.adapters, outcome.adapter_files)
+    yield from ("", "`ingot.json` records every input and output with its digest, `ingot.tensors.jsonl` every tensor.")
+    yield from ("", "## How to verify it", "", "```bash", "ingot verify . --read", "```")
+    yield from ("", "## How to load it", "", "```python", *_loading(plan.base.model_class), "```")
+    license_file = _license_file(plan)
+    if license_file:
+        yield from ("", "## License", "", f"That of the base: see [{markdown(license_file)}](<{license_file}>).")
+
+
+def command(plan: Plan) -> str:
+    """The recipe as a command line."""
+    options = plan.options
+    words = ["ingot", "merge", _spec(plan.base)]
+    words += [_spec(info) + ("" if info.weight == 1 else f"={number(info.weight)}") for info in plan.adapters]
+    words += ["--dtype", options.dtype] if options.dtype else []
+    words += ["--rounding", options.rounding] if options.rounding != "nearest" else []
+    words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []
+    words += ["--accept-nonfinite-base"] if options.accept_nonfinite_base else []
+    return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])
+
+
+def _spec(info: BaseInfo | AdapterInfo) -> str:
+    """Pinned to the commit where the Hub told it."""
+    at = info.commit or info.revision
+    return public_name(info.name) + (f"@{at}" if at else "")
+
+
+def _adapter_table(adapters: Sequence[AdapterInfo], files: Sequence[Sequence[FileDigest]]) -> Iterator[str]:
+    yield "| adapter | method | rank | alpha | weight | sha256 of its weights |"
+    yield "|---|---|---|---|---|---|"
+    for info, of_adapter in zip(adapters, files, strict=True):
+        weights = max(of_adapter, key=lambda file: (file.name.startswith("adapter_model"), file.nbytes), default=None)
+        ranks, alphas = ", ".join(map(str, info.ranks)), ", ".join(map(number, info.alphas))
+        digest = f"`{weights.sha256[:12]}…`" if weights else ""
+        name = markdown(public_name(info.name))
+        yield f"| {name} | {markdown(info.method)} | {ranks} | {alphas} | {number(info.weight)} | {digest} |"
+
+
+def _loading(model_class: str | None) -> list[str]:
+    auto = _task(model_class)[1]
+    return [
+        f"from transformers import {auto}, AutoTokenizer",
+        f'model = {auto}.from_pretrained(".", dtype="auto")',
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
+    ]
+
+
+def _task(model_class: str | None) -> tuple[str | None, str]:
+    for ending, task in _TASKS.items():
+        if model_class and model_class.endswith(ending):
+            return task
+    return None, "AutoModel"
+
+
+def _methods(plan: Plan) -> list[str]:
+    return [info.method.lower() for info in plan.adapters]
+
+
+def _license_file(plan: Plan) -> str | None:
+    return next((side.name for side in plan.side_files if _LICENSE.fullmatch(side.name)), None)
+
+
+def number(value: float) -> str:
+    """The shortest digits that mean this float, without a trailing .0."""
+    return str(int(value)) if float(value).is_integer() else repr(value)
+
+
+def markdown(text: str) -> str:
+    """`text` as itself in Markdown, in a table too."""
+    return _MARKDOWN.sub(lambda match: f"\\{match[0]}", printable(text))

@@ -1,0 +1,175 @@
+"""An artifact against what it was made of: the inputs' digests, the plan's, and every byte computed once more."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ingot.checkpoint.locate import locate
+from ingot.errors import AdapterError, BaseError, CheckFailed, IngotError, UsageError
+from ingot.formats.index import build_index
+from ingot.plan.model import PLAN_VERSION, Options, Plan
+from ingot.registry.artifact import Artifact, Reading
+from ingot.registry.checks import Check, answer, told
+from ingot.registry.contents import digest_of
+from ingot.registry.public import is_hub_id, public_name
+from ingot.registry.statement import AdapterSpec, BaseSpec, Record
+from ingot.storage.inputs import InputFile
+
+if TYPE_CHECKING:
+    from ingot.merge import Job
+
+
+def inputs_of(record: Record, base: str | None, adapters: Sequence[str] | None) -> tuple[str, list[str]]:
+    """Where base and adapters are: as told, or on the Hub. The record holds no paths.
+
+    Raises:
+        UsageError: one is not told and did not come from the Hub, or there are more or fewer adapters than recorded.
+    """
+    recorded = record.recipe.adapters
+    told_adapters = list(adapters or [])
+    if told_adapters and len(told_adapters) != len(recorded):
+        raise UsageError("not as many adapters as the artifact was made of",
+                         expected=f"{len(recorded)}, in this order: {', '.join(a.name for a in recorded)}",
+                         found=len(told_adapters))  # fmt: skip
+    found = told_adapters or [_on_the_hub(record, str(n), spec) for n, spec in enumerate(recorded)]
+    return base or _on_the_hub(record, "base", record.recipe.base), found
+
+
+def _on_the_hub(record: Record, of: str, spec: BaseSpec | AdapterSpec) -> str:
+    if not is_hub_id(spec.name):
+        raise UsageError(
+            "the record does not say where this input is", where=spec.name,
+            hint="Name base and adapters: `ingot verify OUT --against-inputs BASE ADAPTER...`.",
+        )  # fmt: skip
+    commits = {entry.annotations.commit for entry in record.dependencies(of).values()} - {None}
+    at = commits.pop() if len(commits) == 1 else spec.revision
+    return f"{spec.name}@{at}" if at else spec.name
+
+
+def check_against(artifact: Artifact, base: str, adapters: Sequence[str], reading: Reading) -> Iterator[Check]:
+    """Three questions, each asked only when the one before it was answered with yes.
+
+    Raises:
+        BaseError, AdapterError, MismatchError, ...: what the plan of these inputs raises.
+        Interrupted, InputChangedError.
+    """
+    record = artifact.record
+    inputs = list(answer("inputs", _input_faults(record, base, adapters, reading), "base and adapters as recorded"))
+    yield from inputs
+    if not all(check.ok for check in inputs):
+        return
+    from ingot.merge import prepare
+
+    weighted = [(spec, entry.weight) for spec, entry in zip(adapters, record.recipe.adapters, strict=True)]
+    with prepare(base, weighted, Options(**msgspec.structs.asdict(record.recipe.options))) as job:
+        plan = as_recorded(job.plan, record)
+        planned = list(answer("plan", _plan_faults(plan, artifact), f"the same plan: {plan.digest[:12]}"))
+        yield from planned
+        if all(check.ok for check in planned):
+            yield from answer("recomputed", _differences(job, plan, artifact, reading), _same(record))
+
+
+def as_recorded(plan: Plan, record: Record) -> Plan:
+    """The plan under the names of the record: a base may be called and lie otherwise, its bytes are what counts."""
+    recipe = record.recipe
+    commits = {of: {d.annotations.commit for d in record.dependencies(of).values()} for of in _groups(record)}
+
+    def commit(of: str) -> str | None:
+        return next(iter(commits[of]), None)
+
+    base = replace(plan.base, name=_name(plan.base.name, recipe.base.name), revision=recipe.base.revision,
+                   commit=commit("base"))  # fmt: skip
+    adapters = tuple(
+        replace(info, name=_name(info.name, spec.name), revision=spec.revision, commit=commit(str(number)))
+        for number, (info, spec) in enumerate(zip(plan.adapters, recipe.adapters, strict=True))
+    )
+    return replace(plan, base=base, adapters=adapters)
+
+
+def _name(now: str, recorded: str) -> str:
+    return now if public_name(now) == recorded else recorded
+
+
+def _groups(record: Record) -> list[str]:
+    return ["base", *(str(number) for number in range(len(record.recipe.adapters)))]
+
+
+def _input_faults(record: Record, base: str, adapters: Sequence[str], reading: Reading) -> Iterator[str]:
+    for of, spec in zip(_groups(record), [base, *adapters], strict=True):
+        what, error = ("base", BaseError) if of == "base" else (f"adapter {int(of) + 1}", AdapterError)
+        folder = locate(spec, what=what.split()[0], error=error).path
+        for name, entry in record.dependencies(of).items():
+            try:
+                with InputFile.open(folder, name, error=CheckFailed) as file:
+                    same = file.nbytes == entry.annotations.size and digest_of(file, reading) == entry.digest.sha256
+            except (CheckFailed, IsADirectoryError) as failure:
+                yield f"{name} of the {what}: {told(failure) if isinstance(failure, IngotError) else failure}"
+                continue
+            if not same:
+                yield f"{name} of the {what} is not the file that was merged"
+
+
+def _plan_faults(plan: Plan, artifact: Artifact) -> Iterator[str]:
+    internals = artifact.record.internals
+    if internals.plan_version != PLAN_VERSION:
+        yield f"made under plan version {internals.plan_version} by ingot {internals.ingot}; this one has {PLAN_VERSION}"
+    elif plan.digest != internals.plan_digest:
+        yield f"this ingot plans something else: {plan.digest[:12]} instead of {internals.plan_digest[:12]}"
+    for shard in plan.shards:
+        file = artifact.files.get(shard.file)
+        if file is None or file.nbytes != shard.nbytes:
+            yield f"{shard.file}: not the {shard.nbytes} bytes of the plan"
+
+
+def _differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> Iterator[str]:
+    """Shards, computed again; then the small files, whose bytes the plan fixes too."""
+    import torch
+
+    from ingot.engine.recompute import recompute
+
+    differing = recompute(
+        plan, job.base.inputs, job.adapter_files, artifact.files,
+        device=torch.device(_device(artifact.record)), stop=reading.stop, progress=reading,
+    )  # fmt: skip
+    for file, tensor, count in differing:
+        yield f"{file}: tensor {tensor} differs" if tensor else f"{file}: the header differs in {count} bytes"
+    expected = _small_digests(job, plan, artifact.record)
+    for name, sha256 in expected.items():
+        subject = artifact.record.subjects.get(name)
+        if subject is None or subject.sha256 != sha256:
+            yield f"{name}: not what the plan makes"
+
+
+def _small_digests(job: Job, plan: Plan, record: Record) -> dict[str, str]:
+    """The digests that the index and the side files must have."""
+    digests = {}
+    for side in plan.side_files:
+        source = record.dependencies(side.origin).get(side.name)
+        if side.content is not None:
+            digests[side.name] = hashlib.sha256(side.content).hexdigest()
+        elif source is not None:
+            digests[side.name] = source.digest.sha256
+        else:  # a tokenizer beside an adapter, which is no part of the adapter itself
+            file = job.adapter_files[int(side.origin)][side.name]
+            digests[side.name] = file.sha256()
+    if plan.index_name is not None:
+        weight_map = {ref.name: shard.file for shard in plan.shards for ref in shard.header.tensors}
+        digests[plan.index_name] = hashlib.sha256(build_index(weight_map, plan.payload_nbytes)).hexdigest()
+    return digests
+
+
+def _device(record: Record) -> str:
+    """The device of the run where this machine has it: another one may round differently."""
+    import torch
+
+    return record.internals.device if torch.cuda.is_available() else "cpu"
+
+
+def _same(record: Record) -> str:
+    made = record.internals.device
+    return "every byte is the same" + ("" if _device(record) == made else f", on the CPU too (made on {made})")

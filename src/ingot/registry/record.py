@@ -1,0 +1,187 @@
+"""From an outcome to the last files of an artifact: the tensor table, the model card, and the record itself."""
+
+from __future__ import annotations
+
+import platform
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from ingot.plan.model import PLAN_VERSION, OpKind, Plan
+from ingot.registry.card import CARD_NAME, build_card
+from ingot.registry.public import claim_matches, is_hub_id, public_name
+from ingot.registry.statement import (
+    BUILD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    AdapterFacts,
+    AdapterSpec,
+    BaseClaim,
+    BaseSpec,
+    BuildDefinition,
+    Builder,
+    Byproduct,
+    Dependency,
+    DependencyNotes,
+    Digest,
+    Dtypes,
+    Internals,
+    Metadata,
+    Predicate,
+    Recipe,
+    RecipeOptions,
+    RunDetails,
+    Statement,
+    Subject,
+    SubjectNotes,
+    write_record,
+)
+from ingot.registry.tensor_table import TABLE_NAME, build_table
+from ingot.storage.staging import RECORD_NAME
+from ingot.version import __version__
+
+if TYPE_CHECKING:
+    from ingot.engine.run import FileDigest, Outcome
+    from ingot.plan.model import AdapterInfo, BaseInfo
+
+#: Libraries whose version may matter for the bytes or for the names of tensors.
+_LIBRARIES = ("torch", "numpy", "transformers", "safetensors", "huggingface_hub")
+
+
+def finish(outcome: Outcome) -> tuple[Mapping[str, bytes], Callable[[Outcome], bytes]]:
+    """The small files that end an artifact, and what makes the record once they are written (`engine.run.Finish`).
+
+    Law: the small files depend on the plan and the shards' digests alone, so that a resumed run writes the same bytes.
+    """
+    return {TABLE_NAME: build_table(outcome), CARD_NAME: build_card(outcome)}, build_record
+
+
+def build_record(outcome: Outcome) -> bytes:
+    """ingot.json: see `statement` for its form. `outcome.files` are all other files of the artifact."""
+    files = sorted(outcome.files, key=lambda file: file.name)
+    table = next(file for file in files if file.name == TABLE_NAME)
+    finished = datetime.now(UTC)
+    build = BuildDefinition(
+        build_type=BUILD_TYPE,
+        external=_recipe(outcome.plan),
+        internal=_internals(outcome),
+        dependencies=tuple(_dependencies(outcome)),
+    )
+    run = RunDetails(
+        builder=Builder(f"urn:ingot:{__version__}"),
+        metadata=Metadata(str(uuid.uuid4()), _time(finished - timedelta(seconds=outcome.seconds)), _time(finished)),
+        byproducts=(Byproduct(table.name, Digest(table.sha256)),),
+        checks=_checks(outcome),
+        base_claims=tuple(_claim(number, info, outcome.plan.base) for number, info in enumerate(outcome.plan.adapters)),
+        parents=_parents(outcome),
+        evaluations=(),
+    )
+    subjects = tuple(Subject(file.name, Digest(file.sha256), SubjectNotes(file.nbytes)) for file in files)
+    return write_record(Statement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, Predicate(build, run)))
+
+
+def _recipe(plan: Plan) -> Recipe:
+    options = plan.options
+    return Recipe(
+        base=BaseSpec(public_name(plan.base.name), plan.base.revision),
+        adapters=tuple(AdapterSpec(public_name(info.name), info.revision, info.weight) for info in plan.adapters),
+        options=RecipeOptions(
+            options.dtype, options.rounding, options.assume_peft_version, options.accept_nonfinite_base
+        ),
+    )
+
+
+def _internals(outcome: Outcome) -> Internals:
+    import torch
+
+    from ingot.kernels.tile import TILE_ELEMENTS
+
+    plan = outcome.plan
+    formulas = Counter(placed.term.formula for op in plan.ops for placed in op.terms)
+    return Internals(
+        plan_digest=plan.digest,
+        plan_version=PLAN_VERSION,
+        tile_elements=TILE_ELEMENTS,
+        formulas=dict(sorted(formulas.items())),
+        adapters=tuple(
+            AdapterFacts(public_name(a.name), a.method, a.ranks, a.alphas, a.tensors, a.peft_version)
+            for a in plan.adapters
+        ),
+        dtypes=Dtypes("F32", "F32", tuple(sorted({op.dtype for op in plan.ops}))),
+        rounding=plan.options.rounding,
+        seed=None,  # nothing here is drawn at random
+        device=outcome.device,
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        ingot=__version__,
+        libraries=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _dependencies(outcome: Outcome) -> Iterator[Dependency]:
+    plan = outcome.plan
+    groups = [("base", plan.base, outcome.base_files)]
+    groups += [(str(n), info, files) for n, (info, files) in enumerate(_adapters(outcome))]
+    for of, info, files in groups:
+        for file in sorted(files, key=lambda file: file.name):
+            notes = DependencyNotes(of, file.nbytes, info.revision, info.commit)
+            yield Dependency(file.name, Digest(file.sha256), notes, _package_url(info, file.name))
+
+
+def _adapters(outcome: Outcome) -> Iterator[tuple[AdapterInfo, list[FileDigest]]]:
+    yield from zip(outcome.plan.adapters, outcome.adapter_files, strict=True)
+
+
+def _package_url(info: BaseInfo | AdapterInfo, file: str) -> str | None:
+    """Where on the Hub a file came from: a package URL of type `huggingface`, the file as its subpath."""
+    if info.commit is None and not is_hub_id(info.name):
+        return None
+    at = f"@{quote(info.commit, safe='')}" if info.commit else ""
+    return f"pkg:huggingface/{quote(public_name(info.name))}{at}#{quote(file)}"
+
+
+def _checks(outcome: Outcome) -> dict[str, object]:
+    """What the run itself proves. `no_change_seen` are changed tensors whose sampled elements all kept their value."""
+    plan = outcome.plan
+    untouched = [op for op in plan.ops if op.kind is OpKind.COPY]
+    changed = [op for op in plan.ops if op.terms]
+    idle = [op.name for op in changed if (s := outcome.sampled.get(op.name)) is not None and not s.changed]
+    tensors = sum(info.tensors for info in plan.adapters)
+    consumed = sum(bool(ops) for ops in plan.claims.values())
+    return {
+        "adapter_tensors": {"total": tensors, "consumed": consumed, "explained": dict(sorted(plan.explained.items()))},
+        "tensors_changed": {"planned": len(changed), "changed": len(changed) - len(idle), "no_change_seen": idle},
+        "tensors_untouched": {"planned": len(untouched), "moved_as_bytes": len(untouched)},
+        "tensors_cast": sum(op.kind is OpKind.CAST for op in plan.ops),
+        "tensors_dropped": dict(sorted(plan.dropped.items())),
+        "finite": "every computed element" if plan.options.accept_nonfinite_base else "every element",
+    }
+
+
+def _claim(number: int, info: AdapterInfo, base: BaseInfo) -> BaseClaim:
+    claimed = public_name(info.claimed_base) if info.claimed_base else None
+    matches = claim_matches(info.claimed_base, info.claimed_revision, base.name, base.revision, base.commit)
+    return BaseClaim(number, claimed, info.claimed_revision, matches)
+
+
+def _parents(outcome: Outcome) -> tuple[str, ...]:
+    """Digests of the records that lay beside the inputs."""
+    files = [*outcome.base_files, *(file for files in outcome.adapter_files for file in files)]
+    return tuple(dict.fromkeys(file.sha256 for file in files if file.name == RECORD_NAME))
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

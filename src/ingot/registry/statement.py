@@ -1,0 +1,325 @@
+"""The form of ingot.json: an in-toto Statement v1 with an SLSA provenance v1 predicate, and its strict reader.
+
+Two digests stand in `runDetails.metadata`, the one part that differs between two runs of one plan:
+
+    ingot_identity   of everything but the metadata: the artifact's id, the same for every run that made the same
+    ingot_seal       of everything but itself: any change of the file is noticed. It proves integrity, not authorship:
+                     who rewrites the record can seal it again
+
+Both are sha256 over canonical JSON (`strict_json.dumps_canonical`). Names that begin with `ingot_` are extensions, as
+SLSA asks for. Source: in-toto attestation framework, spec/v1; SLSA provenance v1.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from ingot.errors import CheckFailed, UnsafeInputError
+from ingot.formats.strict_json import dumps_canonical, dumps_pretty, loads
+from ingot.storage.names import name_fault
+from ingot.storage.staging import RECORD_NAME
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:ingot:merge:v1"
+MAX_RECORD_NBYTES = 64 << 20
+_BUILD_TYPE = re.compile(r"urn:ingot:merge:v([0-9]{1,9})")
+
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Natural = Annotated[int, Meta(ge=0)]
+
+
+class Digest(Struct, frozen=True):
+    sha256: Sha256
+
+
+class SubjectNotes(Struct, frozen=True):
+    size: Natural  # bytes
+
+
+class Subject(Struct, frozen=True):
+    """A file of the artifact."""
+
+    name: str
+    digest: Digest
+    annotations: SubjectNotes
+
+    @property
+    def nbytes(self) -> int:
+        return self.annotations.size
+
+    @property
+    def sha256(self) -> str:
+        return self.digest.sha256
+
+
+class DependencyNotes(Struct, frozen=True, omit_defaults=True):
+    """`of` is "base", or an adapter's number counted from 0."""
+
+    of: str
+    size: Natural
+    revision: str | None = None
+    commit: str | None = None
+
+
+class Dependency(Struct, frozen=True, omit_defaults=True):
+    """A file that the artifact was made of. `name` is its own name; `uri` a package URL where it came from the Hub."""
+
+    name: str
+    digest: Digest
+    annotations: DependencyNotes
+    uri: str | None = None
+
+
+class Byproduct(Struct, frozen=True):
+    name: str
+    digest: Digest
+
+
+class BaseSpec(Struct, frozen=True):
+    name: str
+    revision: str | None
+
+
+class AdapterSpec(Struct, frozen=True):
+    name: str
+    revision: str | None
+    weight: float
+
+
+class RecipeOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """`plan.model.Options`. An option that this version does not know would make other bytes, so it is refused."""
+
+    dtype: str | None
+    rounding: str
+    assume_peft_version: str | None
+    accept_nonfinite_base: bool
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the user asked for."""
+
+    base: BaseSpec
+    adapters: tuple[AdapterSpec, ...]
+    options: RecipeOptions
+
+
+class AdapterFacts(Struct, frozen=True):
+    name: str
+    method: str
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    tensors: Natural
+    peft_version: str | None
+
+
+class Dtypes(Struct, frozen=True):
+    compute: str
+    accumulate: str
+    output: tuple[str, ...]
+
+
+class Internals(Struct, frozen=True):
+    """What else decides the bytes. `formulas`: how many terms have each; `libraries`: versions."""
+
+    plan_digest: Sha256
+    plan_version: Natural
+    tile_elements: Natural
+    formulas: dict[str, int]
+    adapters: tuple[AdapterFacts, ...]
+    dtypes: Dtypes
+    rounding: str
+    seed: int | None
+    device: str
+    cpu_capability: str
+    ingot: str
+    libraries: dict[str, str]
+
+
+class BuildDefinition(Struct, frozen=True):
+    build_type: str = field(name="buildType")
+    external: Recipe = field(name="externalParameters")
+    internal: Internals = field(name="internalParameters")
+    dependencies: tuple[Dependency, ...] = field(name="resolvedDependencies")
+
+
+class Builder(Struct, frozen=True):
+    id: str
+
+
+class Metadata(Struct, frozen=True):
+    """Times are RFC 3339 in UTC."""
+
+    invocation_id: str = field(name="invocationId")
+    started_on: str = field(name="startedOn")
+    finished_on: str = field(name="finishedOn")
+    ingot_identity: str = ""
+    ingot_seal: str = ""
+
+
+class BaseClaim(Struct, frozen=True):
+    """The base that an adapter was trained on, by its own account. `matches` None: the names cannot tell."""
+
+    adapter: Natural
+    base: str | None
+    revision: str | None
+    matches: bool | None
+
+
+class RunDetails(Struct, frozen=True):
+    """`checks` are free in form: what was found, for people and dashboards. `parents`: digests of records."""
+
+    builder: Builder
+    metadata: Metadata
+    byproducts: tuple[Byproduct, ...]
+    checks: dict[str, Any] = field(name="ingot_checks")
+    base_claims: tuple[BaseClaim, ...] = field(name="ingot_base_claims")
+    parents: tuple[Sha256, ...] = field(name="ingot_parents")
+    evaluations: tuple[Any, ...] = field(name="ingot_evaluations")
+
+
+class Predicate(Struct, frozen=True):
+    build: BuildDefinition = field(name="buildDefinition")
+    run: RunDetails = field(name="runDetails")
+
+
+class Statement(Struct, frozen=True):
+    type: str = field(name="_type")
+    subject: tuple[Subject, ...]
+    predicate_type: str = field(name="predicateType")
+    predicate: Predicate
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record that was read: sealed, of the right form, and naming nothing outside its directory.
+
+    Attributes:
+        sha256: of the file's bytes.
+    """
+
+    statement: Statement
+    sha256: str
+
+    @property
+    def identity(self) -> str:
+        """The artifact's id."""
+        return self.statement.predicate.run.metadata.ingot_identity
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.statement.predicate.build.external
+
+    @property
+    def internals(self) -> Internals:
+        return self.statement.predicate.build.internal
+
+    @cached_property
+    def subjects(self) -> Mapping[str, Subject]:
+        """The artifact's files by name: all but the record itself."""
+        return {subject.name: subject for subject in self.statement.subject}
+
+    def dependencies(self, of: str) -> Mapping[str, Dependency]:
+        """The input files of "base", or of the adapter with this number, by name."""
+        every = self.statement.predicate.build.dependencies
+        return {entry.name: entry for entry in every if entry.annotations.of == of}
+
+
+def write_record(statement: Statement) -> bytes:
+    """The record's bytes, with identity and seal put in."""
+    return seal(msgspec.to_builtins(statement))
+
+
+def seal(value: Mapping[str, Any]) -> bytes:
+    """The bytes of a record given as JSON, with both digests computed anew."""
+    value = copy.deepcopy(dict(value))
+    metadata = value["predicate"]["runDetails"]["metadata"]
+    metadata["ingot_identity"] = _identity(value)
+    metadata["ingot_seal"] = _seal(value)
+    return dumps_pretty(value)
+
+
+def read_record(data: bytes) -> Record:
+    """The record that these bytes are.
+
+    Raises:
+        CheckFailed: not a record, of a version that this ingot does not know, or changed since it was written.
+        UnsafeInputError: it names a file outside its directory.
+    """
+    value = loads(data, where=RECORD_NAME, max_nbytes=MAX_RECORD_NBYTES, error=CheckFailed)
+    _check_version(value)
+    try:
+        statement = msgspec.convert(value, Statement)
+    except msgspec.ValidationError as cause:
+        raise CheckFailed("the record is not of its form", where=RECORD_NAME, found=cause) from cause
+    assert isinstance(value, dict)
+    metadata = statement.predicate.run.metadata
+    for what, kept, computed in (
+        ("the record was changed after it was sealed", metadata.ingot_seal, _seal(value)),
+        ("the record's identity is not that of its content", metadata.ingot_identity, _identity(value)),
+    ):
+        if kept != computed:
+            raise CheckFailed(what, where=RECORD_NAME, expected=kept, found=computed)
+    if dumps_pretty(value) != data:
+        raise CheckFailed("the record was written anew by another tool", where=RECORD_NAME)
+    _check_subjects(statement)
+    return Record(statement, hashlib.sha256(data).hexdigest())
+
+
+def _check_version(value: object) -> None:
+    """Raises CheckFailed for whatever is no record of this major version."""
+    head = value if isinstance(value, dict) else {}
+    if (head.get("_type"), head.get("predicateType")) != (STATEMENT_TYPE, PREDICATE_TYPE):
+        raise CheckFailed("this is no record of ingot", where="predicateType", expected=PREDICATE_TYPE)
+    build_type = _at(value, "predicate", "buildDefinition", "buildType")
+    match = _BUILD_TYPE.fullmatch(build_type) if isinstance(build_type, str) else None
+    if match is None:
+        found = repr(build_type)[:80]
+        raise CheckFailed("this is no record of ingot", where="buildType", expected=BUILD_TYPE, found=found)
+    if build_type != BUILD_TYPE:
+        raise CheckFailed(
+            "the record is of a version that this ingot does not know", where="buildType",
+            expected=BUILD_TYPE, found=build_type, hint="Upgrade: `pip install -U ingot-merge`.",
+        )  # fmt: skip
+
+
+def _check_subjects(statement: Statement) -> None:
+    names = [subject.name for subject in statement.subject]
+    for name in (*names, *(entry.name for entry in statement.predicate.build.dependencies)):
+        fault = name_fault(name)
+        if fault is not None:
+            raise UnsafeInputError("the record names what is no file of its directory", where=name[:200], found=fault)
+    if names != sorted(set(names)) or RECORD_NAME in names:
+        raise CheckFailed("the record's files are not a sorted list of distinct names", where=RECORD_NAME)
+
+
+def _at(value: object, *keys: str) -> object:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _identity(value: Mapping[str, Any]) -> str:
+    predicate = value["predicate"]
+    details = {key: item for key, item in predicate["runDetails"].items() if key != "metadata"}
+    return _sha256({**value, "predicate": {**predicate, "runDetails": details}})
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    predicate = value["predicate"]
+    details = predicate["runDetails"]
+    metadata = {key: item for key, item in details["metadata"].items() if key != "ingot_seal"}
+    return _sha256({**value, "predicate": {**predicate, "runDetails": {**details, "metadata": metadata}}})
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(dumps_canonical(value)).hexdigest()

@@ -1,0 +1,255 @@
+"""Nothing is dropped, nothing is filled in: every change of a single tensor is refused by the tensor's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ingot.adapters import Adapter, Module, ModuleKind
+from ingot.errors import AdapterError, IngotError, MismatchError
+from tests.adapters.files import PREFIX, edit_config, opened, pair, read_tensors, replace_tensors, write_adapter
+from tests.adapters.reference import describe, saved_by_peft
+from tests.adapters.toys import Attention, Convolutions, Mixture, Mlp, seeded
+
+EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
+LINEARS = ["q_proj", "k_proj", "up", "down"]
+SOURCES: dict[str, tuple[Callable[[], torch.nn.Module], dict[str, Any]]] = {
+    "plain": (Mlp, {"target_modules": LINEARS}),
+    "rich": (Mlp, {
+        "target_modules": ["q_proj", "up"], "lora_bias": True, "bias": "lora_only", "modules_to_save": ["score"],
+        "trainable_token_indices": {"embed_tokens": [3, 1]},
+    }),
+    "dora": (Mlp, {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True}),
+    "conv": (Convolutions, {"target_modules": ["conv1", "conv2"]}),
+    "attention": (Attention, {"target_modules": ["mha"]}),
+    "experts": (Mixture, {"target_modules": ["o_proj"], "target_parameters": EXPERTS}),
+}  # fmt: skip
+
+
+def complaint_about(directory: Path, model: torch.nn.Module) -> str | None:
+    """The message that opening the adapter and asking it about every module ends with."""
+    modules = describe(model)
+    try:
+        adapter = opened(directory)
+        for update in adapter.updates:
+            if update.path not in modules:
+                return f"the base has no `{update.path}`"
+            update.edits(modules[update.path])
+        lacking = [name for module in modules.values() for name in adapter.lacks(module)]
+    except IngotError as error:
+        assert error.exit_code in (11, 12)
+        return error.message
+    return f"lacks {lacking}" if lacking else None
+
+
+def saved(name: str, directory: Path) -> torch.nn.Module:
+    make, options = SOURCES[name]
+    model = seeded(make())
+    saved_by_peft(model, directory, **options)
+    assert complaint_about(directory, model) is None
+    return model
+
+
+def module_of(name: str) -> str:
+    """The module's path in a tensor's name."""
+    return re.split(r"\.(?:base_layer|lora_|token_adapter|weight$|bias$)", name.removeprefix(PREFIX))[0]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_tensor_that_was_deleted_is_missed_by_name(source: str, tmp_path: Path) -> None:
+    model = saved(source, tmp_path)
+    tensors = read_tensors(tmp_path)
+    for name in tensors:
+        replace_tensors(tmp_path, {key: value for key, value in tensors.items() if key != name})
+        message = complaint_about(tmp_path, model)
+        assert message is not None, name
+        assert module_of(name) in message or "trained tokens are missing" in message, (name, message)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name + "_",
+        lambda name: name.removeprefix(PREFIX),
+        lambda name: name.replace("lora_A", "lora_C").replace("score", "scope").replace("lora_B", "lora_b"),
+        lambda name: name.replace(PREFIX, PREFIX + "other."),
+        lambda name: name.replace(".weight", ".default.weight"),
+    ],
+)
+def test_a_tensor_that_was_renamed_is_refused_by_name(
+    source: str, rename: Callable[[str], str], tmp_path: Path
+) -> None:
+    model = saved(source, tmp_path)
+    tensors = read_tensors(tmp_path)
+    for name in tensors:
+        new = rename(name)
+        if new == name or new in tensors:
+            continue
+        replace_tensors(tmp_path, {new if key == name else key: value for key, value in tensors.items()})
+        message = complaint_about(tmp_path, model)
+        assert message is not None, new
+        assert module_of(name) in message or new in message or "trained tokens are missing" in message, (new, message)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "added",
+    [
+        "layers.0.norm.lora_A.weight",
+        "layers.0.norm.weight",
+        "layers.0.norm.lora_embedding_A",
+        "layers.0.q_proj.lora_magnitude_vector.weight.weight",
+        "layers.0.q_proj.base_layer.weight",
+        "layers.1.norm.token_adapter.trainable_tokens_delta",
+        "layers.0.q_proj.base_layer.lora_A.weight",
+        "layers.0.q_proj.lora_diag",
+        "unheard.of",
+        "weight",
+    ],
+)
+def test_a_tensor_that_was_added_is_refused_by_name(source: str, added: str, tmp_path: Path) -> None:
+    model = saved(source, tmp_path)
+    replace_tensors(tmp_path, {**read_tensors(tmp_path), PREFIX + added: torch.ones(2, 2)})
+    message = complaint_about(tmp_path, model)
+    assert message is not None
+    assert PREFIX + added in message
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "reshape",
+    [
+        lambda t: t[:1] if t.shape[0] > 1 else torch.cat([t, t]),
+        lambda t: t[..., :1] if t.shape[-1] > 1 else torch.cat([t, t], -1),
+        lambda t: t.reshape(-1, 1, 1),
+        lambda t: t.new_empty(0),
+        lambda t: torch.cat([t, t], dim=0),
+    ],
+)
+def test_a_tensor_that_was_reshaped_is_refused_by_name(
+    source: str, reshape: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    model = saved(source, tmp_path)
+    tensors = read_tensors(tmp_path)
+    for name, tensor in tensors.items():
+        replace_tensors(tmp_path, {**tensors, name: reshape(tensor).clone()})
+        message = complaint_about(tmp_path, model)
+        assert message is not None, name
+        assert name in message, (name, message)
+
+
+def test_extra_tensors_of_an_unknown_module_are_counted_and_listed(tmp_path: Path) -> None:
+    extra = {f"blocks.{i}.gate.weight": torch.ones(2, 2) for i in range(12)}
+    write_adapter(tmp_path, {**pair("q"), **extra}, target_modules=["q"])
+    with pytest.raises(AdapterError, match=r"12 tensor.*blocks\.0\.gate\.weight.*\.\.\."):
+        opened(tmp_path)
+
+
+def test_tensors_of_a_module_that_the_config_does_not_target_are_refused(tmp_path: Path) -> None:
+    write_adapter(tmp_path, {**pair("a.q_proj"), **pair("a.k_proj")}, target_modules=["q_proj"])
+    with pytest.raises(AdapterError, match=r"a\.k_proj\.lora_A"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(0,), (8,), (0, 4)])
+def test_factors_that_were_saved_in_shards_are_refused_with_the_reason(shape: tuple[int, ...], tmp_path: Path) -> None:
+    write_adapter(tmp_path, {**pair("q"), "q.lora_A.weight": torch.ones(shape)}, target_modules=["q"])
+    with pytest.raises(AdapterError, match=r"q\.lora_A") as caught:
+        opened(tmp_path)
+    assert "ZeRO-3" in str(caught.value.hint)
+
+
+def test_a_rank_that_is_not_the_configs_is_refused_naming_both(tmp_path: Path) -> None:
+    write_adapter(tmp_path, pair("q", r=3), target_modules=["q"])
+    with pytest.raises(MismatchError, match=r"expected rank 2.*found rank 3.*q\.lora_A"):
+        opened(tmp_path)
+
+
+def test_tensors_of_integers_are_refused(tmp_path: Path) -> None:
+    tensors = {**pair("q"), "bn.num_batches_tracked": torch.tensor(3)}
+    write_adapter(tmp_path, tensors, target_modules=["q"], modules_to_save=["bn"])
+    with pytest.raises(AdapterError, match=r"dtype.*I64.*num_batches_tracked"):
+        opened(tmp_path)
+
+
+def test_training_leftovers_are_explained_and_not_merged(tmp_path: Path) -> None:
+    extras = {
+        "q.lora_velora_embed": torch.ones(3),
+        "q.lora_monteclora_sampler.std_prior": torch.ones(3),
+        "score.original_module.weight": torch.ones(2, 2),
+    }
+    write_adapter(tmp_path, {**pair("q"), **extras, "score.modules_to_save.default.weight": torch.ones(2, 2)},
+                  target_modules=["q"], modules_to_save=["score"])  # fmt: skip
+    adapter = opened(tmp_path)
+    assert adapter.explained.keys() == {PREFIX + name for name in extras}
+    claimed = [ref.name for update in adapter.updates for ref in update.tensors]
+    assert sorted([*claimed, *adapter.explained]) == sorted(adapter.tensors)
+
+
+def test_an_attentions_input_bias_is_explained_because_peft_never_adds_it(tmp_path: Path) -> None:
+    saved_by_peft(seeded(Attention()), tmp_path, target_modules=["mha"], lora_bias=True)
+    adapter = opened(tmp_path)
+    assert list(adapter.explained) == [f"{PREFIX}mha.lora_B.bias"]
+
+
+def test_a_module_of_the_base_without_tensors_is_noticed(tmp_path: Path) -> None:
+    model = saved("plain", tmp_path)
+    tensors = read_tensors(tmp_path)
+    replace_tensors(tmp_path, {name: tensor for name, tensor in tensors.items() if "layers.1.up" not in name})
+    adapter = opened(tmp_path)
+    modules = describe(model)
+    assert adapter.missing(modules, {update.path for update in adapter.updates}) == ("layers.1.up",)
+    assert adapter.lacks(modules["layers.1.up"]) == ("layers.1.up.lora_A.weight",)
+    assert adapter.lacks(modules["layers.0.up"]) == ()
+
+
+@pytest.mark.parametrize("kind", [ModuleKind.LINEAR, ModuleKind.UNKNOWN])
+def test_all_linear_needs_the_class_of_a_module(kind: ModuleKind, tmp_path: Path) -> None:
+    adapter = opened(write_adapter(tmp_path, pair("a.q"), target_modules="all-linear"))
+    assert adapter.expects("a.k", kind=kind) is (kind is ModuleKind.LINEAR)
+    assert not adapter.expects("a.lm_head", kind=kind)
+
+
+def test_without_target_modules_the_file_itself_says_what_it_targets(tmp_path: Path) -> None:
+    adapter = opened(write_adapter(tmp_path, pair("a.q"), target_modules=None))
+    assert adapter.expects("a.q")
+    assert not adapter.expects("a.k")
+
+
+def test_a_lora_bias_on_a_layer_without_bias_is_refused_as_peft_refuses_it(tmp_path: Path) -> None:
+    tensors = {**pair("q"), "q.lora_B.bias": torch.ones(5)}
+    update = opened(write_adapter(tmp_path, tensors, target_modules=["q"], lora_bias=True)).updates[0]
+    with pytest.raises(MismatchError, match=r"q\.lora_B\.bias"):
+        update.edits(Module("q", ModuleKind.LINEAR, {"weight": (5, 4)}))
+
+
+def test_convolutions_with_groups_are_refused(tmp_path: Path) -> None:
+    saved_by_peft(seeded(Convolutions(groups=2)), tmp_path, target_modules=["conv2"])
+    with pytest.raises(AdapterError, match=r"groups.*2 groups.*conv2"):
+        opened(tmp_path)
+
+
+def test_an_adapter_for_a_convolution_without_groups_does_not_fit_one_with_groups(tmp_path: Path) -> None:
+    tensors = {"c.lora_A.weight": torch.ones(2, 4, 3), "c.lora_B.weight": torch.ones(6, 2, 1)}
+    update = opened(write_adapter(tmp_path, tensors, target_modules=["c"])).updates[0]
+    with pytest.raises(AdapterError, match="groups"):
+        update.edits(Module("c", ModuleKind.CONV, {"weight": (6, 4, 3)}, groups=2))
+
+
+def test_the_magnitude_of_dora_and_its_switch_must_come_together(tmp_path: Path) -> None:
+    saved_by_peft(seeded(Mlp()), tmp_path, target_modules=["up"], use_dora=True)
+    edit_config(tmp_path, use_dora=False)
+    with pytest.raises(AdapterError, match="lora_magnitude_vector"):
+        opened(tmp_path)
+
+
+def test_two_adapters_share_nothing_but_their_class(tmp_path: Path) -> None:
+    write_adapter(tmp_path, pair("q"), target_modules=["q"])
+    with Adapter.open(tmp_path, adapter_index=5) as adapter:
+        assert {factor.adapter for factor in (adapter.updates[0].a, adapter.updates[0].b)} == {5}
