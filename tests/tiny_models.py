@@ -128,6 +128,8 @@ MODELS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "bert": _of("BertForMaskedLM", "BertConfig", **ENCODER),
     "roberta": _of("RobertaForMaskedLM", "RobertaConfig", **ENCODER),
     "bert_classifier": _of("BertForSequenceClassification", "BertConfig", **ENCODER, num_labels=3),
+    # fused on disk, split in memory
+    "nomic_bert": _of("NomicBertForMaskedLM", "NomicBertConfig", **ENCODER),
     "whisper": _of(
         "WhisperForConditionalGeneration",
         "WhisperConfig",

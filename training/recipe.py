@@ -14,23 +14,23 @@ class Recipe:
     # model
     vocab_size: int = 2048
     hidden_size: int = 256
-    intermediate_size: int = 768
+    intermediate_size: int = 512
     layers: int = 4
     heads: int = 4
     kv_heads: int = 2
     max_positions: int = 512
     # pretraining
     tokenizer_documents: int = 40_000
-    repetition_steps: int = 200
-    repetition_batch: int = 48
+    repetition_steps: int = 120
+    repetition_batch: int = 32
     repetition_length: int = 64
-    text_steps: int = 700
-    text_batch: int = 16
+    text_steps: int = 600
+    text_batch: int = 12
     text_length: int = 256
     warmup_steps: int = 30
     muon_lr: float = 4e-3
     adamw_lr: float = 3e-3
-    checkpoint_steps: int = 100
+    checkpoint_steps: int = 50
     # adapters
     lora_rank: int = 16
     lora_alpha: int = 32

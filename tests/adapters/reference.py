@@ -1,7 +1,7 @@
 """What PEFT makes of an adapter, and what our edits make of it, from the same toy model.
 
-PEFT trains nothing here: it puts its layers on a model, every trainable tensor gets random values, it saves the adapter,
-and it merges. Our side sees only the saved directory and the shapes of the base model.
+PEFT trains nothing here: it puts its layers on a model, every trainable tensor gets random values, it saves the
+adapter, and it merges. Our side sees only the saved directory and the shapes of the base model.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def test_an_adapter_is_summed_up_by_its_header_and_config(tmp_path: Path) -> Non
 
 
 def test_an_empty_base_name_is_no_claim(tmp_path: Path) -> None:
-    assert opened(write_adapter(tmp_path, pair("q"), target_modules=["q"], base_model_name_or_path="")).base_model is None
+    write_adapter(tmp_path, pair("q"), target_modules=["q"], base_model_name_or_path="")
+    assert opened(tmp_path).base_model is None
 
 
 def test_a_directory_of_adapters_is_refused_listing_them(tmp_path: Path) -> None:
@@ -176,9 +177,7 @@ def test_without_a_class_the_shape_tells_linear_from_transposed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("fan_in_fan_out", [False, True])
-def test_without_a_class_a_square_weight_with_fan_in_fan_out_is_ambiguous(
-    fan_in_fan_out: bool, tmp_path: Path
-) -> None:
+def test_without_a_class_a_square_weight_with_fan_in_fan_out_is_ambiguous(fan_in_fan_out: bool, tmp_path: Path) -> None:
     write_adapter(tmp_path, pair("q", rows=4), target_modules=["q"], fan_in_fan_out=fan_in_fan_out)
     update, module = opened(tmp_path).updates[0], Module("q", ModuleKind.UNKNOWN, {"weight": (4, 4)})
     if fan_in_fan_out:
@@ -254,7 +253,7 @@ def test_a_real_file_becomes_updates_or_a_right_refusal(path: Path, tmp_path: Pa
 
 def test_a_wrong_prefix_on_one_tensor_is_refused_by_name(tmp_path: Path) -> None:
     write_adapter(tmp_path, pair("q"), target_modules=["q"])
-    tensors = read_tensors(tmp_path)
-    replace_tensors(tmp_path, {name.replace(PREFIX, "") if "lora_A" in name else name: t for name, t in tensors.items()})
+    bare = {name.replace(PREFIX, "") if "lora_A" in name else name: t for name, t in read_tensors(tmp_path).items()}
+    replace_tensors(tmp_path, bare)
     with pytest.raises(AdapterError, match=r"prefix.*q\.lora_"):
         opened(tmp_path)

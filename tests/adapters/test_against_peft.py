@@ -136,7 +136,8 @@ def test_dora_follows_its_formula_in_float64(tmp_path: Path) -> None:
     W, s = model.layers[1].up.weight.double(), 5 / math.sqrt(3)
     V = W + s * layer.lora_B.default.weight.double() @ layer.lora_A.default.weight.double()
     m = layer.lora_magnitude_vector.default.weight.double()
-    torch.testing.assert_close(ours["layers.1.up.weight"].double(), (m / V.norm(dim=1))[:, None] * V, rtol=1e-6, atol=1e-7)
+    expected = (m / V.norm(dim=1))[:, None] * V
+    torch.testing.assert_close(ours["layers.1.up.weight"].double(), expected, rtol=1e-6, atol=1e-7)
     layer = wrapped.base_model.model.embed_tokens
     V = model.embed_tokens.weight.double() + s * (layer.lora_embedding_B.default @ layer.lora_embedding_A.default).T
     m = layer.lora_magnitude_vector.default.weight.double()
@@ -145,7 +146,8 @@ def test_dora_follows_its_formula_in_float64(tmp_path: Path) -> None:
 
 def test_a_merge_answers_like_the_model_that_was_trained(tmp_path: Path) -> None:
     model = seeded(Mlp())
-    options = {"target_modules": LINEARS, "modules_to_save": ["score"], "trainable_token_indices": {"embed_tokens": [2]}}
+    tokens = {"embed_tokens": [2]}
+    options = {"target_modules": LINEARS, "modules_to_save": ["score"], "trainable_token_indices": tokens}
     wrapped = saved_by_peft(model, tmp_path, **options)
     with Adapter.open(tmp_path, adapter_index=0) as adapter:
         ours = merged_by_us(model, adapter)

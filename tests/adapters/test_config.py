@@ -132,7 +132,8 @@ def test_another_tools_file_is_called_by_its_name(raw: dict[str, Any], reason: s
 def test_scaling_is_alpha_over_r_or_over_its_root() -> None:
     patterns = {"rank_pattern": {"q": 9}, "alpha_pattern": {"layers.0.q": 6}}
     assert lora(r=4, lora_alpha=2, **patterns).scaling("layers.0.q", 9) == 6 / 9
-    assert lora(r=4, lora_alpha=2, use_rslora=True, **patterns).scaling("layers.1.q", 9) == pytest.approx(2 / math.sqrt(9))
+    stabilized = lora(r=4, lora_alpha=2, use_rslora=True, **patterns)
+    assert stabilized.scaling("layers.1.q", 9) == pytest.approx(2 / math.sqrt(9))
 
 
 def test_a_list_of_tokens_is_meant_for_the_input_embedding_and_a_table_for_the_modules_it_names() -> None:

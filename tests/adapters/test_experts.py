@@ -128,7 +128,7 @@ def test_a_rank_that_is_not_the_configs_is_refused(tmp_path: Path) -> None:
 
 
 def test_experts_of_before_transformers_5_are_scaled_by_their_own_rank(tmp_path: Path) -> None:
-    """PEFT 0.21 fuses w1 and w3 of such an adapter into one layer of twice the rank, and so scales rsLoRA by sqrt(2)."""
+    """PEFT 0.21 fuses w1 and w3 into one layer of twice the rank, and so multiplies their rsLoRA by sqrt(2)."""
     path = "model.layers.0.block_sparse_moe.experts.1"
     tensors = {
         f"{path}.{name}.lora_{side}.weight": torch.randn(shape, generator=torch.Generator().manual_seed(len(name)))

@@ -31,6 +31,8 @@ def keys_of(*names: str) -> tuple[Key, ...]:
         ("m.e.token_adapter.base_layer.weight", ("m.e", Role.TOKENS_BASE, 0, "weight")),
         ("m.e.base_layer.weight", ("m.e", Role.BASE, 0, "weight")),
         ("m.q.base_layer.bias", ("m.q", Role.BASE, 0, "bias")),
+        ("m.mha.base_layer.in_proj_bias", ("m.mha", Role.BASE, 0, "in_proj_bias")),
+        ("m.experts.base_layer.base_layer.up_bias", ("m.experts", Role.BASE, 0, "up_bias")),
         ("m.experts.base_layer.lora_A.weight", ("m.experts", Role.A, 1, "")),
         ("m.experts.base_layer.base_layer.lora_B.weight", ("m.experts", Role.B, 2, "")),
         ("m.mha.base_layer.out_proj.lora_A.weight", ("m.mha.base_layer.out_proj", Role.A, 0, "")),

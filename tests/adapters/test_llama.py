@@ -25,7 +25,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "resized, not targets": (VOCAB + 3, {"target_modules": ["q_proj"]}),
     "token rows": (VOCAB, {"target_modules": ["q_proj"], "trainable_token_indices": [30, 2, 7]}),
     "token rows, resized": (VOCAB + 3, {"target_modules": ["q_proj"], "trainable_token_indices": [33, 2]}),
-    "embedding and head are saved": (VOCAB, {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}),
+    "both are saved": (VOCAB, {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}),
     "tied in training": (VOCAB, {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True}),
 }  # fmt: skip
 
@@ -86,9 +86,7 @@ def test_a_resized_vocabulary_without_its_embedding_is_refused_with_the_likely_r
     assert "vocabulary" in str(caught.value.hint)
 
 
-def test_a_trained_token_beyond_the_vocabulary_is_refused(
-    base: transformers.LlamaForCausalLM, tmp_path: Path
-) -> None:
+def test_a_trained_token_beyond_the_vocabulary_is_refused(base: transformers.LlamaForCausalLM, tmp_path: Path) -> None:
     train_and_merge(base, VOCAB, {"target_modules": ["q_proj"], "trainable_token_indices": [2, 7]}, tmp_path)
     edit_config(tmp_path, trainable_token_indices=[2, VOCAB])
     update = next(u for u in opened(tmp_path).updates if u.path == "model.embed_tokens")

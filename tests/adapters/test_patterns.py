@@ -97,7 +97,8 @@ def test_patterns_that_are_wrong_or_may_never_end_are_refused(key: str, pattern:
 @pytest.mark.parametrize(
     "pattern",
     [
-        r"(\w+\.)*q_proj", r"([^.]+\.)+q_proj", r"(?:[a-z]+\.)*up", r".*\.(q|k|v)_proj", r"model\.layers\.[\d]{1,}\.mlp",
+        r"(\w+\.)*q_proj", r"([^.]+\.)+q_proj", r"(?:[a-z]+\.)*up", r".*\.(q|k|v)_proj",
+        r"model\.layers\.[\d]{1,}\.mlp",
         r"(?:.*?(?:vision|language).*?(?:self_attn|mlp).*?(?:k_proj|up_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.mlp)",
         r"^(?!.*visual).*(?:q_proj|o_proj)", "a{2",
     ],
@@ -115,5 +116,5 @@ def test_many_repeats_on_a_long_path_are_refused_before_they_are_tried(pattern: 
 
 def test_a_pattern_of_the_usual_kind_takes_the_longest_real_paths() -> None:
     pattern = ".*?(?:vision|language).*?(?:self_attn|mlp).*?(?:k_proj|up_proj).*?"
-    path = "model.language_model.vision_model.encoder.transformer.layers.27.self_attention.inner_attention.self_attn.k_proj"
+    path = "model.language_model.vision_model.encoder.transformer.layers.27.self_attention.inner.self_attn.k_proj"
     assert parse_config({"peft_type": "LORA", "target_modules": pattern}).targets(path)

@@ -6,6 +6,7 @@ import collections
 import io
 import os
 import pickle
+import pickletools
 import struct
 import subprocess
 import sys
@@ -259,6 +260,13 @@ def test_what_asks_for_code_is_unsafe_rather_than_unusable(case: Case, tmp_path:
 def test_a_refused_global_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsafeInputError, match=r"found os\.system - at byte \d+ of data.pkl in adapter_model.bin"):
         read(archive(whole(b"cos\nsystem\n(S'true'\ntR")), tmp_path)
+
+
+def test_the_opcodes_that_run_code_are_named_as_python_names_them(tmp_path: Path) -> None:
+    for opcode in pickletools.opcodes:
+        if opcode.name in ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID"):
+            with pytest.raises(UnsafeInputError, match=f"not allowed: found {opcode.name} "):
+                read(archive(whole(opcode.code.encode("latin-1"))), tmp_path)
 
 
 def test_the_audit_hook_does_see_imports_and_opens(tmp_path: Path) -> None:

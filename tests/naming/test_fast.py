@@ -9,7 +9,7 @@ import sys
 import pytest
 import transformers
 from conftest import Saved, Saver
-from tiny_models import MODELS
+from tiny_models import HEAD_DIM, MODELS, build
 
 from ingot.naming import Names, fast, transformers_map
 from ingot.naming.table import Table
@@ -51,6 +51,17 @@ def test_a_head_is_tied_by_default_where_the_configuration_class_says_so(model_t
     config = getattr(transformers, family.model_class).config_class()
     assert config.model_type == model_type
     assert config.tie_word_embeddings is family.tied
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_family_has_exactly_the_parameters_of_its_class_with_and_without_biases(model_type: str, flag: bool) -> None:
+    family = fast.FAMILIES[model_type]
+    flags = dict.fromkeys(("attention_bias", "mlp_bias", "use_bias"), flag)
+    settings = {**HEAD_DIM, **flags, "tie_word_embeddings": False}
+    config_class = getattr(transformers, family.model_class).config_class.__name__
+    state = build(family.model_class, config_class, **settings).state_dict()
+    assert family.parameters(flags, 2) == {name: tensor.ndim for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -99,6 +110,7 @@ print(sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
         {"num_hidden_layers": 1},
         {"num_hidden_layers": None},
         {"tie_word_embeddings": None},
+        {"attention_bias": True},
     ],
 )
 def test_anything_unusual_in_the_configuration_leaves_the_fast_path(saved: Saver, changes: dict[str, object]) -> None:
@@ -121,6 +133,16 @@ def test_anything_unusual_in_the_configuration_leaves_the_fast_path(saved: Saver
 def test_any_other_tensor_leaves_the_fast_path(saved: Saver, name: str, shape: tuple[int, ...]) -> None:
     shapes = {key: tuple(tensor.shape) for key, tensor in saved("llama").disk.items()} | {name: shape}
     assert fast.table(shapes, saved("llama").config, task=None, auto_class=None) is None
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen2", "gemma2", "starcoder2"])
+def test_any_missing_tensor_leaves_the_fast_path_and_is_absent(saved: Saver, model: str) -> None:
+    checkpoint = saved(model)
+    for name in checkpoint.disk:
+        disk = {key: tensor for key, tensor in checkpoint.disk.items() if key != name}
+        shapes = {key: tuple(tensor.shape) for key, tensor in disk.items()}
+        assert fast.table(shapes, checkpoint.config, task=None, auto_class=None) is None
+    assert name in Names.of(disk, checkpoint.config).absent
 
 
 def test_an_adapter_with_a_head_of_its_own_leaves_the_fast_path(saved: Saver) -> None:

@@ -28,7 +28,9 @@ def model(request: pytest.FixtureRequest, saved: Saver) -> Saved:
     return saved(request.param)
 
 
-@pytest.fixture(params=["mixtral", "granitemoe", "gemma3", "llava", "qwen2_vl", "gpt_neox", "vit", "qwen3_vl_moe"])
+@pytest.fixture(
+    params=["mixtral", "granitemoe", "gemma3", "llava", "qwen2_vl", "gpt_neox", "vit", "qwen3_vl_moe", "nomic_bert"]
+)
 def resaved(request: pytest.FixtureRequest, saved: Saver) -> Saved:
     return saved(request.param, original_format=False)
 

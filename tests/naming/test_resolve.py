@@ -85,7 +85,9 @@ def test_a_path_of_transformers_4_finds_its_weight(
     assert torch.equal(assemble(by_name, leaf, checkpoint.disk), expected)
 
 
-@pytest.mark.parametrize("model", ["mixtral", "qwen3_moe", "llava", "qwen2_vl", "gemma3", "vit", "gpt_neox", "phimoe"])
+@pytest.mark.parametrize(
+    "model", ["mixtral", "qwen3_moe", "llava", "qwen2_vl", "gemma3", "vit", "gpt_neox", "phimoe", "nomic_bert"]
+)
 @pytest.mark.parametrize("original_format", [True, False], ids=["old names on disk", "new names on disk"])
 def test_every_name_that_was_ever_on_disk_is_found_whichever_is_there_now(
     saved: Saver, model: str, original_format: bool
@@ -95,6 +97,15 @@ def test_every_name_that_was_ever_on_disk_is_found_whichever_is_there_now(
     for name, tensor in other.disk.items():
         site, parameter = names.parameter(name)
         assert torch.equal(assemble(site, parameter, checkpoint.disk), tensor), name
+
+
+@pytest.mark.parametrize("original_format", [True, False], ids=["old names on disk", "new names on disk"])
+def test_a_fused_projection_is_found_whole_where_it_is_split_now(saved: Saver, original_format: bool) -> None:
+    checkpoint = saved("nomic_bert", original_format)
+    path = "nomic_bert.encoder.layers.1.attn.Wqkv"
+    site = checkpoint.names().site(path)
+    assert (site.module.kind, site.module.parameters["weight"]) == (ModuleKind.LINEAR, (48, 16))
+    assert torch.equal(assemble(site, "weight", checkpoint.disk), saved("nomic_bert").disk[f"{path}.weight"])
 
 
 def test_the_3_d_stack_of_granitemoe_is_found_by_its_old_name(saved: Saver) -> None:

@@ -38,7 +38,7 @@ SECTOR = 512
 T = TypeVar("T")
 
 
-class Crash(BaseException):  # noqa: N818
+class Crash(BaseException):
     """The machine is off. No `except Exception` may survive it."""
 
 
@@ -90,6 +90,7 @@ class FaultyDisk:
         self._graveyard = Path(tempfile.mkdtemp(dir=graveyard))
         self._crash_at, self._when, self._fate = crash_at, when, fate
         self._fail_at, self._fail_errno = fail_at, fail_errno
+        self._graves = 0
         self._names: list[_Name] = []
         self._files: list[FaultyFile] = []
         self._locks: list[PosixLock] = []
@@ -222,7 +223,8 @@ class FaultyDisk:
         return grave
 
     def _new_grave(self) -> Path:
-        return self._graveyard / str(len(os.listdir(self._graveyard)))
+        self._graves += 1
+        return self._graveyard / str(self._graves)
 
     def _names_durable(self, directory: Path) -> None:
         for name in list(self._names):

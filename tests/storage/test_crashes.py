@@ -7,10 +7,10 @@ import errno
 from pathlib import Path
 
 import pytest
-from faulty_disk import DROPPED, FATES, GARBLED, KEPT, WHENS, Crash, Fate, FaultyDisk, When
-from toy import content_of, make, read_output
 
 from ingot.errors import IngotError, OutputError, ResourceError
+from tests.storage.faulty_disk import DROPPED, FATES, GARBLED, KEPT, WHENS, Crash, Fate, FaultyDisk, When
+from tests.storage.toy import content_of, make, read_output
 
 WHOLE = content_of("plan")
 

@@ -107,7 +107,7 @@ def test_no_flip_of_any_bit_makes_it_tell_a_wrong_digest(tmp_path: Path) -> None
             flipped[bit // 8] ^= 1 << bit % 8
             store.write_bytes(flipped)
             assert memory.recall(file) is None
-            assert memory.sha256(file) == digest_of(b"abc")
+        assert memory.sha256(file) == digest_of(b"abc")
 
 
 @pytest.mark.parametrize("junk", [b"", b"\0" * 100, b"{}\n", b"null\n[]\n", b"\xff\xfe", b"[" * 100_000])

@@ -21,7 +21,7 @@ DISK = PosixDisk()
 
 
 def aligned(data: bytes) -> memoryview:
-    buffer = memoryview(mmap.mmap(-1, round_up(len(data))))
+    buffer = memoryview(mmap.mmap(-1, round_up(len(data) or 1)))[: round_up(len(data))]
     buffer[: len(data)] = data
     return buffer
 
@@ -229,11 +229,11 @@ def test_a_source_that_shrinks_under_the_copy_is_told_and_leaves_no_file(
 
 SMALL_DISKS = """
 import os, subprocess, sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from pathlib import Path
 from ingot.errors import ResourceError
 from ingot.storage import PosixDisk
-from toy import content_of, make, read_output
+from tests.storage.toy import content_of, make, read_output
 mount = Path({mount!r})
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=64", "none", mount], check=True)
 refused = finished = 0
@@ -252,7 +252,7 @@ print(refused, finished)
 
 
 def test_full_disks_of_every_size_are_told_and_more_room_lets_the_same_command_finish(tmp_path: Path) -> None:
-    script = SMALL_DISKS.format(tests=str(Path(__file__).parent), mount=str(tmp_path))
+    script = SMALL_DISKS.format(root=str(Path(__file__).parents[2]), mount=str(tmp_path))
     environment = {**os.environ, "PYTHONPATH": str(Path(ingot.errors.__file__).parents[1]), "TMPDIR": "/var/tmp"}
     if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs user and mount namespaces")

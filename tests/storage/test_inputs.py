@@ -84,7 +84,8 @@ def test_what_is_no_regular_file_is_refused_without_waiting(
     if "fifo" in kind:
         os.mkfifo("f" if kind == "fifo" else "g")
     elif kind == "socket":
-        socket.socket(socket.AF_UNIX).bind("f")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("f")
     elif kind == "directory":
         Path("f").mkdir()
     elif kind == "device":

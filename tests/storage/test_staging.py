@@ -9,11 +9,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from toy import content_of, make, read_output
 
 from ingot.errors import OutputError
 from ingot.storage import Finished, PosixDisk, Staging, sweep
 from ingot.storage.workdir import Place
+from tests.storage.toy import content_of, make, read_output
 
 DISK = PosixDisk()
 PLAN = {"plan": "a1", "tool": "1"}

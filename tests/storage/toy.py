@@ -1,5 +1,5 @@
 """A toy output of three files and a record, made the way the engine makes a checkpoint. Also a program: one process
-of a crowd, `python toy.py TARGET IDENTITY [noflock] [slow]`, exit code as ingot's."""
+of a crowd, `python toy.py TARGET IDENTITY [noflock] [slow] [restart]`, exit code as ingot's."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def main(target: str, seed: str, *options: str) -> int:
     if "noflock" in options:
         fcntl.flock = lambda fd, operation: None  # type: ignore[assignment]
     try:
-        make(PosixDisk(), Path(target), seed, pause_s=0.01 if "slow" in options else 0)
+        make(PosixDisk(), Path(target), seed, restart="restart" in options, pause_s=0.01 if "slow" in options else 0)
     except IngotError as error:
         print(error, file=sys.stderr)
         return error.exit_code

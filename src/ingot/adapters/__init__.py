@@ -1,16 +1,16 @@
 """Adapter directories, understood: which tensor of the file changes which parameter of the base model, and how.
 
-    adapter      Adapter.open: a directory -> config, updates, files; nothing unexplained
-      config     adapter_config.json; with fields: typed reading, patterns: PEFT's matching, refusals: no merged form
-      keys       the grammar of tensor names
-      grouping   tensors -> updates, one for each module; leftovers and gaps are errors
-    lora, experts, multihead, saved, tokens
-                 one file for each kind of update: an Update turns a Module of the base into Edits
-    edit, terms, dora, principal
-                 Edit = a parameter's matrix and a Term; Term = what happens to it, tile by tile
-    factor       a matrix inside an adapter file, not yet read; loading reads it as float32
-    versions     what changed between PEFT releases in the meaning of the same tensors
-    module       what must be known of the base: the module's class and shapes. The base's files are not.
+adapter      Adapter.open: a directory -> config, updates, files; nothing unexplained
+  config     adapter_config.json; with fields: typed reading, patterns: PEFT's matching, refusals: no merged form
+  keys       the grammar of tensor names
+  grouping   tensors -> updates, one for each module; leftovers and gaps are errors
+lora, experts, multihead, saved, tokens
+             one file for each kind of update: an Update turns a Module of the base into Edits
+edit, terms, dora, principal
+             Edit = a parameter's matrix and a Term; Term = what happens to it, tile by tile
+factor       a matrix inside an adapter file, not yet read; loading reads it as float32
+versions     what changed between PEFT releases in the meaning of the same tensors
+module       what must be known of the base: the module's class and shapes. The base's files are not.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -80,16 +81,17 @@ class Adapter:
         root = _root(Path(path), subfolder)
         if assume_peft_version is not None and release_of(assume_peft_version) is None:
             raise UsageError("not a release of PEFT", found=assume_peft_version, expected="a version such as 0.18.1")
-        config_file = InputFile.open(root, CONFIG_NAME, error=AdapterError)
-        config = _read_config(config_file)
-        if assume_peft_version is not None:
-            config = replace(config, peft_version=assume_peft_version)
-        weights = InputFile.open(root, _weights_name(root), error=AdapterError)
-        tensors = _read_tensors(weights)
-        updates, explained = group_tensors(config, tensors, adapter_index)
         side_files = tuple(name for name in SIDE_FILES if (root / name).is_file())
-        by_name = {ref.name: ref for ref in tensors}
-        return cls(root, adapter_index, config, by_name, updates, explained, config_file, weights, side_files)
+        with ExitStack() as opened:
+            config_file = opened.enter_context(InputFile.open(root, CONFIG_NAME, error=AdapterError))
+            config = _read_config(config_file)
+            if assume_peft_version is not None:
+                config = replace(config, peft_version=assume_peft_version)
+            weights = opened.enter_context(InputFile.open(root, _weights_name(root), error=AdapterError))
+            tensors = {ref.name: ref for ref in _read_tensors(weights)}
+            updates, explained = group_tensors(config, tuple(tensors.values()), adapter_index)
+            opened.pop_all()
+        return cls(root, adapter_index, config, tensors, updates, explained, config_file, weights, side_files)
 
     @property
     def files(self) -> tuple[InputFile, ...]:
@@ -145,8 +147,8 @@ class Adapter:
         """The parameters of a module that the adapter must replace."""
         if self.config.saves(path):
             return tuple(module.parameters)
-        trained = self.config.bias == "all" or (self.config.bias == "lora_only" and path in self._layer_paths())
-        return tuple(name for name in module.parameters if trained and (name == "bias" or name.endswith(".bias")))
+        wrapped = path in self._layer_paths()
+        return tuple(name for name in module.parameters if self.config.trains(f"{path}.{name}", wrapped=wrapped))
 
     def _layer_paths(self) -> frozenset[str]:
         return frozenset(update.path for update in self.updates if hasattr(update, "rank"))
@@ -221,6 +223,3 @@ def _read_tensors(file: InputFile) -> tuple[TensorRef, ...]:
     if file.path.name == PICKLE_NAME:
         return read_torch_zip(file.fd, file=PICKLE_NAME, incomplete=AdapterError)
     return read_header(file.fd, file=SAFETENSORS_NAME, incomplete=AdapterError).tensors
-
-
-

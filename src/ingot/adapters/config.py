@@ -140,6 +140,16 @@ class LoraConfig:
         parts = path.split(".")
         return any(".".join(parts[:n]).endswith(names) for n in range(1, len(parts) + 1)) if names else False
 
+    def trains(self, parameter: str, *, wrapped: bool) -> bool:
+        """Whether `bias` makes PEFT train a parameter itself, by its full name; `wrapped`: under a LoRA layer.
+
+        subtle: "all" means every parameter with "bias" anywhere in its name: `in_proj_bias`, and T5's
+        `relative_attention_bias.weight`. Releases up to 0.20 save them all, later ones those called `bias`.
+        """
+        if self.bias == "all":
+            return "bias" in parameter
+        return self.bias == "lora_only" and wrapped and parameter.endswith(".bias")
+
     @property
     def saved_names(self) -> tuple[str, ...]:
         """`modules_to_save` and the heads that the task adds."""

@@ -54,9 +54,7 @@ class Dora:
             raise MismatchError(
                 "a DoRA norm runs over a weight that stands in several tensors on disk", where=self.magnitude.ref.name
             )
-        return replace(
-            self, update=self.update.part(rows, columns), magnitude=self.magnitude.then("narrow", 0, *kept)
-        )
+        return replace(self, update=self.update.part(rows, columns), magnitude=self.magnitude.then("narrow", 0, *kept))
 
     def transposed(self) -> Dora:
         return replace(self, update=self.update.transposed(), axis=1 - self.axis)

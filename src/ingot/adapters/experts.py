@@ -115,8 +115,10 @@ class ParametersUpdate:
         if saved_as in possible:
             return saved_as
         version = self.config.peft_version
-        what = "nothing tells which axis of the square experts is the input" if saved_as is None else (
-            f"PEFT {version} would have saved these experts with their axes swapped"
+        what = (
+            "nothing tells which axis of the square experts is the input"
+            if saved_as is None
+            else (f"PEFT {version} would have saved these experts with their axes swapped")
         )
         raise MismatchError(
             what,

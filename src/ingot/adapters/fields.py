@@ -78,8 +78,10 @@ class Fields:
         if not isinstance(value, dict):
             return self.integers(key)
         rows = {name: _integers(item) for name, item in value.items()}
-        return {name: item for name, item in rows.items() if item} if all(rows.values()) else self.refuse(
-            key, "token numbers, 0 or above, without repeats"
+        return (
+            {name: item for name, item in rows.items() if item}
+            if all(rows.values())
+            else self.refuse(key, "token numbers, 0 or above, without repeats")
         )
 
     def ranges(self, key: str) -> tuple[tuple[int, int], ...]:

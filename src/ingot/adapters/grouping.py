@@ -54,7 +54,7 @@ def group_tensors(
     for path, group in _with_attention(groups).items():
         updates += group.updates()
         explained.update(group.explained)
-        if ".base_layer" in path and not group.left():
+        if ".base_layer" in path and not group.keys:
             raise AdapterError("tensor's module is wrapped in an unknown way", where=f"`{group.first.name}`")
     _check_nothing_left(groups.values())
     if config.trainable_token_indices and not any(isinstance(update, TokensUpdate) for update in updates):
@@ -108,9 +108,6 @@ class _Group:
     @property
     def first(self) -> TensorRef:
         return self.keys[0].ref
-
-    def left(self) -> bool:
-        return bool(self.keys)
 
     def take(self, role: Role, depth: int = 0, parameter: str = "") -> Factor | None:
         for key in self.keys:
@@ -221,10 +218,14 @@ class _Group:
     def _check_inner(self, a: Factor, b: Factor) -> None:
         if len(b.shape) < 2 or a.shape[0] != b.shape[1]:
             grouped = len(b.shape) > 2 and b.shape[1] and a.shape[0] % b.shape[1] == 0
-            raise _ranks_differ(a, b) if not grouped else AdapterError(
-                "LoRA on a convolution with groups has no merged form",
-                where=f"`{b.ref.name}`",
-                found=f"{a.shape[0] // b.shape[1]} groups, from {list(a.shape)} and {list(b.shape)}",
+            raise (
+                _ranks_differ(a, b)
+                if not grouped
+                else AdapterError(
+                    "LoRA on a convolution with groups has no merged form",
+                    where=f"`{b.ref.name}`",
+                    found=f"{a.shape[0] // b.shape[1]} groups, from {list(a.shape)} and {list(b.shape)}",
+                )
             )
 
     def _scaling(self, a: Factor) -> float:
@@ -273,14 +274,14 @@ class _Group:
 
     def _replaces(self, key: Key, wrapped: bool) -> bool:
         """Whether PEFT would have saved, and would load, this whole parameter."""
+        if key.role is Role.BASE and not wrapped:
+            return False
         bias = key.parameter == "bias"
-        if key.role is Role.BASE:
-            return wrapped and bias and (self.config.bias != "none" or is_embedding(self.path))
-        if key.role is Role.TOKENS_BASE:
-            return bias and is_embedding(self.path)
+        trained_bias = self.config.trains(f"{self.path}.{key.parameter}", wrapped=wrapped)
+        if key.role in (Role.BASE, Role.TOKENS_BASE):
+            return trained_bias or (bias and is_embedding(self.path))
         if key.role is not Role.FULL:
             return False
-        trained_bias = bias and (self.config.bias == "all" or (self.config.bias == "lora_only" and wrapped))
         resized = is_embedding(self.path) and key.parameter in ("weight", "bias")
         return self.config.saves(self.path) or trained_bias or resized
 

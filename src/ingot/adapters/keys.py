@@ -74,6 +74,7 @@ _EXTRAS = (
     (re.compile(r"(?P<path>.+?)\.token_adapter\.trainable_tokens_original(\..*)?"), "the untrained token rows"),
 )
 _SAVED = re.compile(r"(?P<path>.+?)\.modules_to_save\.(?P<name>[^.]+)\.(?P<rest>.+)")
+_WRAPPED = re.compile(r"(?P<path>.+?)(?P<tokens>\.token_adapter)?(?:\.base_layer)+")
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
@@ -153,7 +154,8 @@ def _parse_parameter(ref: TensorRef, name: str) -> Key:
     path, _, parameter = name.rpartition(".")
     if not path:
         raise AdapterError("tensor belongs to no module", where=f"`{ref.name}`", hint=_UNREADABLE)
-    for suffix, role in ((".token_adapter.base_layer", Role.TOKENS_BASE), (".base_layer", Role.BASE)):
-        if path.endswith(suffix):
-            return Key(ref, path.removesuffix(suffix), role, parameter=parameter)
+    wrapped = _WRAPPED.fullmatch(path)
+    if wrapped:
+        role = Role.TOKENS_BASE if wrapped["tokens"] else Role.BASE
+        return Key(ref, wrapped["path"], role, parameter=parameter)
     return Key(ref, path, Role.FULL, parameter=parameter)

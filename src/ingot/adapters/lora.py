@@ -229,9 +229,7 @@ def no_parameter(ref: TensorRef, module: Module, parameter: str) -> MismatchErro
     )
 
 
-def wrong_shape(
-    a: TensorRef, b: TensorRef, module: Module, parameter: str, implied: tuple[int, ...]
-) -> MismatchError:
+def wrong_shape(a: TensorRef, b: TensorRef, module: Module, parameter: str, implied: tuple[int, ...]) -> MismatchError:
     """The error for factors that were made for another weight, with the likely reason as its hint."""
     shape = module.parameters[parameter]
     hint = "The adapter was trained on another base model."

@@ -87,4 +87,3 @@ def copy_edits(copy: Factor | None, module: Module) -> tuple[tuple[Edit, ...], M
         return (), module
     edits = replacement("weight", copy, module)
     return edits, replace(module, parameters={**module.parameters, "weight": copy.shape})
-

@@ -182,9 +182,7 @@ class ReplaceRows:
         return replace(self, values=self.values.columns(*columns))
 
     def transposed(self) -> ReplaceRows:
-        raise MismatchError(
-            "token rows of an embedding that is stored transposed", where=f"`{self.values.ref.name}`"
-        )
+        raise MismatchError("token rows of an embedding that is stored transposed", where=f"`{self.values.ref.name}`")
 
     def prepare(self, load: Load, _tiles: Tiles, /) -> Apply:
         values = load(self.values)

@@ -22,12 +22,14 @@ _EXAMPLES = (
     ("ingot verify ./llama-3.1-8b-support --read", "Every byte against the artifact's record."),
 )
 _EPILOG = (
-    "Exit codes: 0 ok, 1 a check failed, 2 usage, 10 base, 11 adapter, 12 they do not fit, 13 not finite, 14 disk or memory, "
-    "15 output, 16 unsafe input, 17 input changed, 18 component missing, 70 a bug, 130 interrupted."
+    "Exit codes: 0 ok, 1 a check failed, 2 usage, 10 base, 11 adapter, 12 they do not fit, 13 not finite, "
+    "14 disk or memory, 15 output, 16 unsafe input, 17 input changed, 18 component missing, 70 a bug, 130 interrupted."
 )
 
 
-@click.group(cls=Verbs, examples=_EXAMPLES, epilog=_EPILOG, no_args_is_help=False, invoke_without_command=True)
+@click.group(
+    cls=Verbs, examples=_EXAMPLES, epilog=_EPILOG, invoke_without_command=True, subcommand_metavar="VERB ..."
+)
 @click.version_option(__version__, prog_name="ingot", message="%(prog)s %(version)s")
 @output_flags
 @click.pass_context

@@ -43,8 +43,8 @@ def parse_adapter(text: str) -> tuple[str, float]:
         return text, 1.0
     weight = float(number)
     if weight == 0 or not math.isfinite(weight):
-        what = "the weight of an adapter is zero, so it would change nothing" if weight == 0 else "a weight is not finite"
-        raise UsageError(what, where=text, hint="Give ADAPTER=0.5, for example; leave the adapter out to merge without it.")
+        what = "a weight of zero changes nothing" if weight == 0 else "the weight of an adapter is not finite"
+        raise UsageError(what, where=text, hint="Give ADAPTER=0.5, for example, or leave the adapter out.")
     return _named(name, "ADAPTER"), weight
 
 
@@ -82,7 +82,8 @@ def _option(*names: str, group: str, **settings: Any) -> Decorator:
 def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that change bytes of the output."""
     options = (
-        _option("--dtype", group=RESULT, type=click.Choice(list(DTYPES)), help="Store all weights as this; default: as in the base."),
+        _option("--dtype", group=RESULT, type=click.Choice(list(DTYPES)), metavar="DTYPE",
+                help=f"Store all weights as {', '.join(DTYPES)}; default: as in the base."),
         _option("--rounding", group=RESULT, type=click.Choice(["nearest"]), default="nearest", show_default=True,
                 help="How a sum in float32 becomes the output dtype."),
         _option("--assume-peft-version", group=RESULT, metavar="VERSION",

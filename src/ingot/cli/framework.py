@@ -56,7 +56,8 @@ class Verb(click.Command):
             records = [
                 record
                 for option in self.get_params(ctx)
-                if getattr(option, "group", OUTPUT) == group and (record := option.get_help_record(ctx))
+                if isinstance(option, click.Option)
+                and getattr(option, "group", OUTPUT) == group and (record := option.get_help_record(ctx))
             ]
             if records:
                 with formatter.section(group):
@@ -71,7 +72,7 @@ class Verbs(click.Group):
         super().__init__(*args, **kwargs)
         self.examples = examples
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -147,7 +147,8 @@ class Output:
             _to_nowhere(stream)
             if stream is self.stdout:
                 raise ResourceError(
-                    f"standard output cannot be written ({failure.strerror})", hint="Free some space, or write elsewhere."
+                    f"standard output cannot be written ({failure.strerror})",
+                    hint="Free some space, or send it elsewhere.",
                 ) from failure
 
 

@@ -1,4 +1,4 @@
-"""Progress of a run in bytes: a bar on a terminal, a plain line every ten seconds elsewhere, JSON events once a second."""
+"""Progress of a run in bytes: a bar on a terminal, else a line every ten seconds; JSON events once a second."""
 
 from __future__ import annotations
 
@@ -107,12 +107,18 @@ class _Bar:
     """rich's bar on stderr; it goes away when the job ends, the verdict stays."""
 
     def __init__(self, output: Output, total: int, verb: str) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
         console = Console(file=output.stderr, no_color=not output.color, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn())
-        self._rich: RichProgress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self._rich: RichProgress = progress.Progress(*columns, console=console, transient=True)
         self._task: TaskID = self._rich.add_task(verb, total=total)
         self._rich.start()
 

@@ -14,8 +14,8 @@ from typing import Protocol
 from ingot.demo import assets
 from ingot.demo.assets import Task
 from ingot.demo.score import Score, load, score
-from ingot.errors import CheckFailed, MissingComponent, OutputError
-from ingot.merge import finished_artifact, prepare
+from ingot.errors import CheckFailed, MissingComponent
+from ingot.merge import prepare
 from ingot.registry.verify import verify
 
 
@@ -49,8 +49,7 @@ def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None =
 
     Raises:
         MissingComponent: PEFT or the demo's files are not installed.
-        CheckFailed: a merged model does not verify.
-        OutputError: the directory holds something else.
+        CheckFailed: a merged model does not verify, or the directory holds something else.
     """
     _require_peft()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -85,16 +84,14 @@ def _merge(task: Task, base: Path, directory: Path, talk: Talk, stop: threading.
         plan = job.plan
         touched = sum(bool(op.terms) for op in plan.ops)
         talk.say(f"{task.name}: {len(plan.claims)} adapter tensors change {touched} of {len(plan.ops)} tensors")
-        if target.exists():
-            if finished_artifact(target) != plan.digest:
-                raise OutputError(
-                    "the demo's output holds something else", where=target, hint="Choose another directory with -o."
-                )
-        else:
+        if not target.exists():  # a former demo's output is as good, if it verifies
             job.run(stop=stop)
-    checked = verify(target, depth="against-inputs", base=str(base), adapters=[str(task.adapter)])
+    checked = verify(target, depth="against-inputs", base=str(base), adapters=[str(task.adapter)], stop=stop)
     if not checked.ok:
-        raise CheckFailed("the merged model does not verify", where=target)
+        raise CheckFailed(
+            "what lies here is not the demo's merged model", where=target,
+            hint="Give another directory: ingot demo DIRECTORY",
+        )  # fmt: skip
     talk.say(f"{task.name}: merged and verified, every byte recomputed from base and adapter: {target}")
     talk.event("merged", task=task.name, artifact=str(target), plan=plan.digest)
     return target

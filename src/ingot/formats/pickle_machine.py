@@ -209,38 +209,38 @@ class _Machine:
 
 
 _ACTIONS: dict[int, Callable[[_Machine], None]] = {
-    0x80: _Machine.proto,
-    0x95: _Machine.frame,
-    0x28: _Machine.mark,
-    0x4E: lambda m: m.stack.append(None),
-    0x88: lambda m: m.stack.append(True),
-    0x89: lambda m: m.stack.append(False),
-    0x4B: lambda m: m.stack.append(m.uint(1)),
-    0x4D: lambda m: m.stack.append(m.uint(2)),
-    0x4A: lambda m: m.stack.append(int.from_bytes(m.take(4), "little", signed=True)),
-    0x8A: _Machine.push_long,
-    0x47: lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0]),
-    0x58: lambda m: m.push_text(4),
-    0x8C: lambda m: m.push_text(1),
-    0x29: lambda m: m.stack.append(()),
-    0x85: lambda m: m.push_tuple(1),
-    0x86: lambda m: m.push_tuple(2),
-    0x87: lambda m: m.push_tuple(3),
-    0x74: lambda m: m.stack.append(tuple(m.pop_to_mark())),
-    0x5D: lambda m: m.stack.append([]),
-    0x61: lambda m: m.append([m.pop()]),
-    0x65: lambda m: m.append(m.pop_to_mark()),
-    0x7D: lambda m: m.stack.append({}),
-    0x73: lambda m: m.set_items([m.pop(), m.pop()][::-1]),
-    0x75: lambda m: m.set_items(m.pop_to_mark()),
-    0x71: lambda m: m.put(1),
-    0x72: lambda m: m.put(4),
-    0x94: _Machine.memoize,
-    0x68: lambda m: m.get(1),
-    0x6A: lambda m: m.get(4),
-    0x63: lambda m: m.push_global(m.line(), m.line()),
-    0x93: _Machine.stack_global,
-    0x51: _Machine.persistent_id,
-    0x52: _Machine.reduce,
-    0x62: _Machine.build,
+    0x80: _Machine.proto,  # PROTO
+    0x95: _Machine.frame,  # FRAME
+    0x28: _Machine.mark,  # MARK
+    0x4E: lambda m: m.stack.append(None),  # NONE
+    0x88: lambda m: m.stack.append(True),  # NEWTRUE
+    0x89: lambda m: m.stack.append(False),  # NEWFALSE
+    0x4B: lambda m: m.stack.append(m.uint(1)),  # BININT1
+    0x4D: lambda m: m.stack.append(m.uint(2)),  # BININT2
+    0x4A: lambda m: m.stack.append(int.from_bytes(m.take(4), "little", signed=True)),  # BININT
+    0x8A: _Machine.push_long,  # LONG1
+    0x47: lambda m: m.stack.append(struct.unpack(">d", m.take(8))[0]),  # BINFLOAT
+    0x58: lambda m: m.push_text(4),  # BINUNICODE
+    0x8C: lambda m: m.push_text(1),  # SHORT_BINUNICODE
+    0x29: lambda m: m.stack.append(()),  # EMPTY_TUPLE
+    0x85: lambda m: m.push_tuple(1),  # TUPLE1
+    0x86: lambda m: m.push_tuple(2),  # TUPLE2
+    0x87: lambda m: m.push_tuple(3),  # TUPLE3
+    0x74: lambda m: m.stack.append(tuple(m.pop_to_mark())),  # TUPLE
+    0x5D: lambda m: m.stack.append([]),  # EMPTY_LIST
+    0x61: lambda m: m.append([m.pop()]),  # APPEND
+    0x65: lambda m: m.append(m.pop_to_mark()),  # APPENDS
+    0x7D: lambda m: m.stack.append({}),  # EMPTY_DICT
+    0x73: lambda m: m.set_items([m.pop(), m.pop()][::-1]),  # SETITEM
+    0x75: lambda m: m.set_items(m.pop_to_mark()),  # SETITEMS
+    0x71: lambda m: m.put(1),  # BINPUT
+    0x72: lambda m: m.put(4),  # LONG_BINPUT
+    0x94: _Machine.memoize,  # MEMOIZE
+    0x68: lambda m: m.get(1),  # BINGET
+    0x6A: lambda m: m.get(4),  # LONG_BINGET
+    0x63: lambda m: m.push_global(m.line(), m.line()),  # GLOBAL
+    0x93: _Machine.stack_global,  # STACK_GLOBAL
+    0x51: _Machine.persistent_id,  # BINPERSID
+    0x52: _Machine.reduce,  # REDUCE
+    0x62: _Machine.build,  # BUILD
 }

@@ -94,7 +94,7 @@ class Names:
     @property
     def absent(self) -> tuple[str, ...]:
         """Parameters of the model class that are neither on disk nor tied: a new head, a pooler that was not saved."""
-        return self._full.absent
+        return self._known.absent
 
     @property
     def unused(self) -> tuple[str, ...]:

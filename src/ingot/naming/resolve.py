@@ -59,11 +59,7 @@ class Resolver:
         found = self._meanings(path, [leaf])
         if not found:
             raise self._not_found(name, "parameter", [*self.table.parameters, *self.table.shapes])
-        site = self._only(name, found)
-        if leaf in site.module.parameters:
-            return site, leaf
-        (only,) = site.module.parameters
-        return site, only
+        return self._only(name, found), leaf
 
     def _same(self, name: str) -> None:
         """Raises MismatchError when the name means one parameter in memory and another one on disk."""
@@ -111,7 +107,7 @@ class Resolver:
 
     def _only(self, path: str, found: Mapping[str, Site]) -> Site:
         first, *others = found.values()
-        if any(_places(other) != _places(first) for other in others):
+        if any(_meaning(other) != _meaning(first) for other in others):
             raise MismatchError(
                 "this path may mean several modules of the base model",
                 where=path,
@@ -193,5 +189,7 @@ def _kind_of_part(owner: Module, shape: tuple[int, ...]) -> ModuleKind:
     return owner.kind
 
 
-def _places(site: Site) -> set[tuple[str, tuple[int, int, int, int]]]:
-    return {(place.tensor, place.block) for blocks in site.placements.values() for place in blocks}
+def _meaning(site: Site) -> object:
+    """Equal for two sites that are one place on disk; a module of which nothing is on disk is told by its path."""
+    places = {(place.tensor, place.block) for blocks in site.placements.values() for place in blocks}
+    return places or site.module.path

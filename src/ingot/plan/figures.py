@@ -1,4 +1,4 @@
-"""Numbers, names and tables as people read them in a terminal. Lines hold no colour and no control characters of ours."""
+"""Numbers, names and tables as people read them in a terminal. Nothing here is coloured."""
 
 from __future__ import annotations
 

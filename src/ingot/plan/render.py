@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from ingot.adapters.dora import Dora
 from ingot.adapters.principal import Principal
@@ -22,6 +23,9 @@ from ingot.plan.figures import (
     table,
 )
 from ingot.plan.model import AdapterInfo, BaseInfo, Op, OpKind, Plan
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: Version of `as_json`'s schema; fields may be added without a new one.
 SCHEMA = 1
@@ -66,6 +70,7 @@ def _group(ops: Sequence[Op], nbytes: int) -> Group:
     first = ops[0]
     # A tensor that fuses many modules (stacked experts) has many terms: each kind is listed once.
     facts = tuple(dict.fromkeys(_facts(placed.term) for placed in first.terms))
+    terms = [placed.term for op in ops for placed in op.terms]
     return Group(
         pattern=collapse(first.name) if len(ops) > 1 else first.name,
         count=len(ops),
@@ -74,7 +79,7 @@ def _group(ops: Sequence[Op], nbytes: int) -> Group:
         shape=first.shape,
         nbytes=nbytes,
         formulas=tuple(formula for formula, *_ in facts),
-        adapters=tuple(sorted({factor.adapter for op in ops for placed in op.terms for factor in placed.term.factors()})),
+        adapters=tuple(sorted({factor.adapter for term in terms for factor in term.factors()})),
         ranks=tuple(rank for _, rank, _ in facts),
         scalings=tuple(scaling for *_, scaling in facts),
     )
@@ -168,19 +173,24 @@ def _adapter_lines(plan: Plan, number: int, width: int) -> list[str]:
 
 
 def claim_matches(base: BaseInfo, adapter: AdapterInfo) -> bool | None:
-    """Whether the adapter names this base; None where it names none. Owners differ between mirrors, so they are ignored."""
+    """Whether the base that the adapter names is this one by name; None where names cannot tell.
+
+    A directory may be called anything, so only two Hub ids can contradict each other.
+    """
     if not adapter.claimed_base:
         return None
-    claimed = adapter.claimed_base.rstrip("/").rpartition("/")[2]
-    return claimed.lower() == base.name.rpartition("/")[2].lower()
+    ours, theirs = base.name.casefold(), adapter.claimed_base.rstrip("/").casefold()
+    if ours.count("/") == theirs.count("/") == 1:
+        return ours == theirs
+    return True if ours.rpartition("/")[2] == theirs.rpartition("/")[2] else None
 
 
 def _claim_text(base: BaseInfo, adapter: AdapterInfo) -> str:
-    matches = claim_matches(base, adapter)
-    if matches is None:
-        return "names no base; names and shapes fit this one"
+    if not adapter.claimed_base:
+        return "names no base of its own; its names and shapes fit this one"
     claim = f"names {adapter.claimed_base}" + (f" at {adapter.claimed_revision}" if adapter.claimed_revision else "")
-    return f"{claim} as its base: {'the same' if matches else 'another name than this base has; its shapes fit'}"
+    verdict = {True: "the same name", False: "another one; names and shapes fit", None: f"here called {base.name}"}
+    return f"{claim} as its base: {verdict[claim_matches(base, adapter)]}"
 
 
 def _change_lines(plan: Plan, width: int) -> list[str]:
@@ -195,9 +205,9 @@ def _change_lines(plan: Plan, width: int) -> list[str]:
 
 
 def _formula_title(group: Group) -> str:
-    what = {OpKind.CHANGE: "Changed", OpKind.NEW: "New", OpKind.CAST: "Cast", OpKind.COPY: "Changed"}[group.kind]
-    formulas = ", then ".join(group.formulas) or (f"to {group.dtype}" if group.kind is OpKind.CAST else "as in the base")
-    return f"{what}: {formulas}"
+    if group.kind is OpKind.CAST:
+        return f"Cast to {group.dtype}"
+    return f"{'New' if group.kind is OpKind.NEW else 'Changed'}: {', then '.join(group.formulas) or 'as in the base'}"
 
 
 def _group_row(group: Group) -> tuple[str, ...]:
@@ -309,10 +319,7 @@ def as_json(plan: Plan) -> dict[str, object]:
     }
 
 
-def _fields(value: object) -> dict[str, object]:
+def _fields(value: DataclassInstance) -> dict[str, object]:
     """A flat dataclass as JSON types, without the type's name that `plan.model.plain` adds for the digest."""
-    import dataclasses
-
-    assert dataclasses.is_dataclass(value) and not isinstance(value, type)
-    fields: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(value)))
-    return fields
+    shown: dict[str, object] = json.loads(json.dumps(asdict(value)))
+    return shown

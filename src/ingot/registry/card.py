@@ -31,6 +31,8 @@ _TASKS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
     "ForSpeechSeq2Seq": ("automatic-speech-recognition", "AutoModelForSpeechSeq2Seq"),
 }
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+_FLAGS = ("accept_nonfinite_base", "accept_missing")
 _LICENSE = re.compile(r"licen[sc]e[\w.-]*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"[\\`*|<>\[\]&]")
 
@@ -70,7 +72,7 @@ def _text(outcome: Outcome) -> Iterator[str]:
     yield f"# {markdown(public_name(plan.base.name))} with {names}"
     yield ""
     yield f"The base model with its adapters merged into the weights by ingot {__version__}:"
-    yield "every term added in float32, rounded once. Tensors that no adapter targets are the base's, byte for byte."
+    yield f"every term added in float32, rounded once. {_untouched(plan)}"
     yield ""
     yield from ("## How it was made", "", "```bash", command(plan), "```", "")
     yield from _adapter_table(plan.adapters, outcome.adapter_files)
@@ -82,15 +84,21 @@ def _text(outcome: Outcome) -> Iterator[str]:
         yield from ("", "## License", "", f"That of the base: see [{markdown(license_file)}](<{license_file}>).")
 
 
+def _untouched(plan: Plan) -> str:
+    if plan.options.dtype:
+        return f"Tensors that no adapter targets are the base's, in {_DTYPES.get(plan.options.dtype, plan.options.dtype)}."
+    return "Tensors that no adapter targets are the base's, byte for byte."
+
+
 def command(plan: Plan) -> str:
     """The recipe as a command line."""
     options = plan.options
     words = ["ingot", "merge", _spec(plan.base)]
-    words += [_spec(info) + ("" if info.weight == 1 else f"={number(info.weight)}") for info in plan.adapters]
-    words += ["--dtype", options.dtype] if options.dtype else []
+    words += [_weighted(info) for info in plan.adapters]
+    words += ["--dtype", _DTYPES.get(options.dtype, options.dtype)] if options.dtype else []
     words += ["--rounding", options.rounding] if options.rounding != "nearest" else []
     words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []
-    words += ["--accept-nonfinite-base"] if options.accept_nonfinite_base else []
+    words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
     return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])
 
 
@@ -98,6 +106,12 @@ def _spec(info: BaseInfo | AdapterInfo) -> str:
     """Pinned to the commit where the Hub told it."""
     at = info.commit or info.revision
     return public_name(info.name) + (f"@{at}" if at else "")
+
+
+def _weighted(info: AdapterInfo) -> str:
+    """ADAPTER=WEIGHT; a name with an equals sign needs the weight, lest its end be taken for one."""
+    spec = _spec(info)
+    return spec if info.weight == 1 and "=" not in spec else f"{spec}={number(info.weight)}"
 
 
 def _adapter_table(adapters: Sequence[AdapterInfo], files: Sequence[Sequence[FileDigest]]) -> Iterator[str]:

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ingot.checkpoint.locate import locate
 from ingot.errors import AdapterError, BaseError, CheckFailed, IngotError, UsageError
 from ingot.formats.index import build_index
-from ingot.plan.model import PLAN_VERSION, Options, Plan
+from ingot.plan.model import PLAN_VERSION, Plan
 from ingot.registry.artifact import Artifact, Reading
 from ingot.registry.checks import Check, answer, told
 from ingot.registry.contents import digest_of
@@ -66,7 +64,7 @@ def check_against(artifact: Artifact, base: str, adapters: Sequence[str], readin
     from ingot.merge import prepare
 
     weighted = [(spec, entry.weight) for spec, entry in zip(adapters, record.recipe.adapters, strict=True)]
-    with prepare(base, weighted, Options(**msgspec.structs.asdict(record.recipe.options))) as job:
+    with prepare(base, weighted, record.recipe.options) as job:
         plan = as_recorded(job.plan, record)
         planned = list(answer("plan", _plan_faults(plan, artifact), f"the same plan: {plan.digest[:12]}"))
         yield from planned
@@ -117,7 +115,7 @@ def _input_faults(record: Record, base: str, adapters: Sequence[str], reading: R
 def _plan_faults(plan: Plan, artifact: Artifact) -> Iterator[str]:
     internals = artifact.record.internals
     if internals.plan_version != PLAN_VERSION:
-        yield f"made under plan version {internals.plan_version} by ingot {internals.ingot}; this one has {PLAN_VERSION}"
+        yield f"made under plan version {internals.plan_version} by ingot {internals.ingot}, not under {PLAN_VERSION}"
     elif plan.digest != internals.plan_digest:
         yield f"this ingot plans something else: {plan.digest[:12]} instead of {internals.plan_digest[:12]}"
     for shard in plan.shards:

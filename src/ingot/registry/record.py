@@ -33,7 +33,6 @@ from ingot.registry.statement import (
     Metadata,
     Predicate,
     Recipe,
-    RecipeOptions,
     RunDetails,
     Statement,
     Subject,
@@ -85,13 +84,10 @@ def build_record(outcome: Outcome) -> bytes:
 
 
 def _recipe(plan: Plan) -> Recipe:
-    options = plan.options
     return Recipe(
         base=BaseSpec(public_name(plan.base.name), plan.base.revision),
         adapters=tuple(AdapterSpec(public_name(info.name), info.revision, info.weight) for info in plan.adapters),
-        options=RecipeOptions(
-            options.dtype, options.rounding, options.assume_peft_version, options.accept_nonfinite_base
-        ),
+        options=plan.options,
     )
 
 

@@ -16,7 +16,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -25,6 +25,7 @@ from msgspec import Meta, Struct, field
 
 from ingot.errors import CheckFailed, UnsafeInputError
 from ingot.formats.strict_json import dumps_canonical, dumps_pretty, loads
+from ingot.plan.model import Options
 from ingot.storage.names import name_fault
 from ingot.storage.staging import RECORD_NAME
 
@@ -96,21 +97,12 @@ class AdapterSpec(Struct, frozen=True):
     weight: float
 
 
-class RecipeOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """`plan.model.Options`. An option that this version does not know would make other bytes, so it is refused."""
-
-    dtype: str | None
-    rounding: str
-    assume_peft_version: str | None
-    accept_nonfinite_base: bool
-
-
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the user asked for."""
+    """What the user asked for. A parameter that this version does not know would make other bytes, so it is refused."""
 
     base: BaseSpec
     adapters: tuple[AdapterSpec, ...]
-    options: RecipeOptions
+    options: Options
 
 
 class AdapterFacts(Struct, frozen=True):
@@ -262,6 +254,7 @@ def read_record(data: bytes) -> Record:
     except msgspec.ValidationError as cause:
         raise CheckFailed("the record is not of its form", where=RECORD_NAME, found=cause) from cause
     assert isinstance(value, dict)
+    _check_options(value)
     metadata = statement.predicate.run.metadata
     for what, kept, computed in (
         ("the record was changed after it was sealed", metadata.ingot_seal, _seal(value)),
@@ -290,6 +283,15 @@ def _check_version(value: object) -> None:
             "the record is of a version that this ingot does not know", where="buildType",
             expected=BUILD_TYPE, found=build_type, hint="Upgrade: `pip install -U ingot-merge`.",
         )  # fmt: skip
+
+
+def _check_options(value: Mapping[str, Any]) -> None:
+    """Raises CheckFailed for an option that this version does not know; one that is not there has its default."""
+    options = value["predicate"]["buildDefinition"]["externalParameters"]["options"]
+    unknown = sorted(options.keys() - {field.name for field in fields(Options)})
+    if unknown:
+        raise CheckFailed("the record has an option that this ingot does not know", where=RECORD_NAME,
+                          found=unknown[0], hint="Upgrade: `pip install -U ingot-merge`.")  # fmt: skip
 
 
 def _check_subjects(statement: Statement) -> None:

@@ -22,10 +22,11 @@ def check_structure(artifact: Artifact, reading: Reading) -> tuple[list[Check], 
     """Everything but the bytes of tensors; also the tensor table, where it can be read."""
     headers: dict[str, Header] = {}
     table, table_faults = _table(artifact, reading)
+    shards = len(artifact.shards)
     checks = [
         *answer("files", file_faults(artifact), f"{len(artifact.files)} files, none missing, none extra"),
         *answer("tensor table", table_faults, f"{TABLE_NAME} is well formed"),
-        *answer("headers", _header_faults(artifact, table, headers, reading), f"{len(artifact.shards)} shards as in the table"),
+        *answer("headers", _header_faults(artifact, table, headers, reading), f"{shards} shards as in the table"),
         *answer("index", _index_faults(artifact, headers, reading), "every tensor is where the index says"),
         *answer("config", _config_faults(artifact, reading), f"{_CONFIG} is a JSON object"),
         *answer("adapter files", _adapter_faults(artifact), "none are left over"),

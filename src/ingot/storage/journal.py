@@ -35,12 +35,16 @@ class JournalText:
 
 
 def read_journal(path: Path) -> JournalText | None:
-    """The trusted beginning of the journal at `path`; None when not even the identity line can be trusted."""
+    """`parse_journal` of the file `path`; None too when it cannot be read."""
     try:
         with open(os.open(path, _READ), "rb") as file:
-            data = file.read()
+            return parse_journal(file.read())
     except OSError:
         return None
+
+
+def parse_journal(data: bytes) -> JournalText | None:
+    """The trusted beginning of a journal; None when not even the identity line can be trusted."""
     chain = list(lines.decode_chain(data))
     identity = _identity_of(chain[0][0]) if chain else None
     if identity is None:

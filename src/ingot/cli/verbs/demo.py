@@ -20,12 +20,15 @@ _EXAMPLES = (
 
 
 @click.command(
-    cls=Verb, examples=_EXAMPLES, arguments_help=[("DIRECTORY", "Where the demo works and leaves its files.")]
+    cls=Verb,
+    short_help="A first merge, without a download.",
+    examples=_EXAMPLES,
+    arguments_help=[("DIRECTORY", "Where the demo works and leaves its files.")],
 )
 @click.argument("directory", metavar="[DIRECTORY]", required=False)
 @output_flags
 @click.pass_obj
-def demo(session: Session, directory: str | None) -> None:
+def demo(session: Session, /, directory: str | None) -> None:
     """Merge a small model that comes with ingot, verify it, and show what its adapters taught it."""
     from ingot.demo import run
 

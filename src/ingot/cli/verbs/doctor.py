@@ -20,11 +20,11 @@ _EXAMPLES = (
 )
 
 
-@click.command(cls=Verb, examples=_EXAMPLES)
+@click.command(cls=Verb, short_help="What this machine has for ingot.", examples=_EXAMPLES)
 @click.option("--path", cls=Option, group=RUN, metavar="DIR", default=".", help="Which directory's disk to try.")
 @output_flags
 @click.pass_obj
-def doctor(session: Session, path: str) -> None:
+def doctor(session: Session, /, path: str) -> None:
     """Show versions, memory, devices and what the disk can do; exits with 18 when a needed component is missing."""
     from ingot.doctor import examine
 

@@ -24,13 +24,14 @@ _EXAMPLES = (
 
 @click.command(
     cls=Verb,
+    short_help="What a checkpoint, adapter, artifact or file holds.",
     examples=_EXAMPLES,
     arguments_help=[("PATH", "A model or adapter directory, a .safetensors file, or a torch .bin file.")],
 )
 @click.argument("path", metavar="PATH")
 @output_flags
 @click.pass_obj
-def inspect(session: Session, path: str) -> None:
+def inspect(session: Session, /, path: str) -> None:
     """Show what a checkpoint, an adapter, an artifact or a single file holds. Reads headers; runs nothing."""
     from ingot.inspect import inspect_path
 

@@ -28,7 +28,12 @@ _EXAMPLES = (
 )
 
 
-@click.command(cls=Verb, examples=_EXAMPLES, arguments_help=BASE_AND_ADAPTERS)
+@click.command(
+    cls=Verb,
+    short_help="What a merge would do and cost.",
+    examples=_EXAMPLES,
+    arguments_help=BASE_AND_ADAPTERS,
+)
 @click.argument("base", metavar="BASE")
 @click.argument("adapters", metavar="ADAPTER[=WEIGHT]...", nargs=-1, required=True)
 @click.option("-o", "--output", "target", cls=Option, group=RUN, metavar="OUT",
@@ -38,7 +43,7 @@ _EXAMPLES = (
 @output_flags
 @click.pass_obj
 def plan(
-    session: Session, base: str, adapters: tuple[str, ...], target: str | None, jobs: int | None, **options: Any
+    session: Session, /, base: str, adapters: tuple[str, ...], target: str | None, jobs: int | None, **options: Any
 ) -> None:
     """Show what a merge would do and cost, from headers and configs alone. Writes nothing."""
     from ingot.merge import prepare

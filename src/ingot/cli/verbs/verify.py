@@ -1,0 +1,92 @@
+"""`ingot verify`: is an artifact what its record says?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ingot.cli.arguments import jobs_option, output_flags
+from ingot.cli.framework import RESULT, Option, Verb
+from ingot.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingot.cli.boundary import Session
+    from ingot.cli.output import Output
+    from ingot.registry import Verification
+
+_EXAMPLES = (
+    ("ingot verify ./out", "Names, sizes, headers and config against the record, in a moment."),
+    ("ingot verify ./out --read", "Every byte, at the disk's speed."),
+    ("ingot verify ./out --against-inputs --base ./base --adapter ./lora", "Compute every byte anew, and compare."),
+)
+
+
+@click.command(
+    cls=Verb,
+    short_help="An artifact against its record.",
+    examples=_EXAMPLES,
+    arguments_help=[("OUT", "A directory that `ingot merge` made: it holds ingot.json.")],
+)
+@click.argument("path", metavar="OUT")
+@click.option("--read", "read", cls=Option, group=RESULT, is_flag=True, help="Read every byte.")
+@click.option("--against-inputs", cls=Option, group=RESULT, is_flag=True,
+              help="Read every byte, and compute the weights again from base and adapters.")  # fmt: skip
+@click.option("--base", cls=Option, group=RESULT, metavar="BASE",
+              help="Where the base is now; from the Hub if left out.")  # fmt: skip
+@click.option("--adapter", "adapters", cls=Option, group=RESULT, metavar="ADAPTER", multiple=True,
+              help="Where an adapter is now; once for each, in the order of the merge.")  # fmt: skip
+@jobs_option
+@output_flags
+@click.pass_obj
+def verify(
+    session: Session,
+    /,
+    path: str,
+    read: bool,
+    against_inputs: bool,
+    base: str | None,
+    adapters: tuple[str, ...],
+    jobs: int | None,
+) -> None:
+    """Check an artifact against its record: its form, every byte, or every byte computed anew.
+
+    Exits with 1 where it differs.
+    """
+    if read and against_inputs:
+        raise UsageError("--read and --against-inputs exclude each other", hint="--against-inputs reads all, too.")
+    if (base or adapters) and not against_inputs:
+        raise UsageError("--base and --adapter belong to --against-inputs", hint="Add --against-inputs.")
+    if not path.strip() or "\0" in path:
+        raise UsageError("OUT is empty", found=repr(path))
+    from ingot.cli.progress import Progress
+    from ingot.registry import Depth
+    from ingot.registry import verify as verify_artifact
+
+    depth = Depth.AGAINST_INPUTS if against_inputs else Depth.READ if read else Depth.STRUCTURE
+    total = _nbytes(Path(path), depth)
+    with session.stopper.watched() as stop, Progress(session.output, total, "verifying") as progress:
+        found = verify_artifact(
+            Path(path), depth=depth, base=base, adapters=adapters or None, progress=progress, stop=stop, jobs=jobs
+        )
+    _show(session.output, found)
+
+
+def _nbytes(path: Path, depth: str) -> int:
+    """About how many bytes will be read: the files once, and for a recomputation the base too."""
+    if not path.is_dir():
+        return 0
+    files = sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file())
+    return 0 if depth == "structure" else files * 2 if depth == "against-inputs" else files
+
+
+def _show(output: Output, found: Verification) -> None:
+    for check in found.checks:
+        output.event("check", name=check.name, ok=check.ok, detail=check.detail)
+    rows = [(f"{'ok' if check.ok else 'FAILED':<8}{check.name:<12}{check.detail}") for check in found.checks]
+    output.lines(rows)
+    found.raise_failure()
+    output.lines([f"{'ok':<8}{found.verdict}"])
+    output.essence("ok")
+    output.result(verb="verify", **found.as_json())
