@@ -24,7 +24,7 @@ class Recipe:
     repetition_steps: int = 120
     repetition_batch: int = 32
     repetition_length: int = 64
-    text_steps: int = 600
+    text_steps: int = 360
     text_batch: int = 12
     text_length: int = 256
     warmup_steps: int = 30
@@ -34,10 +34,10 @@ class Recipe:
     # adapters
     lora_rank: int = 16
     lora_alpha: int = 32
-    lora_lr: float = 2e-3
+    lora_lr: float = 3e-3
     lora_samples: int = 12_000
-    lora_batch: int = 48
-    lora_steps: int = 750
+    lora_batch: int = 32
+    lora_steps: int = 600
     # samples and scoring
     held_out: int = 256
     score_batch: int = 64

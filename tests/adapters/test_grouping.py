@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import re
 import tempfile
 from collections.abc import Callable
@@ -11,9 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ingot.adapters import Adapter, Module, ModuleKind
+from ingot.adapters import Adapter, Module, ModuleKind, parse_config
+from ingot.adapters.grouping import group_tensors
 from ingot.errors import AdapterError, MismatchError
+from ingot.formats import TensorRef
 from tests.adapters.files import PREFIX, edit_config, opened, pair, read_tensors, replace_tensors, write_adapter
 from tests.adapters.reference import describe, saved_by_peft
 from tests.adapters.toys import Attention, Convolutions, Mixture, Mlp, seeded
@@ -155,6 +161,53 @@ def test_a_tensor_that_was_reshaped_is_refused_by_name(
         assert name in message, (name, message)
 
 
+SEGMENTS = (
+    "base_model", "model", "base_layer", "out_proj", "q", "experts", "embed_tokens", "lora_A", "lora_B", "weight",
+    "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "token_adapter", "default", "bias", "score",
+    "modules_to_save", "trainable_tokens_delta", "original_module", "0",
+)  # fmt: skip
+
+
+@given(
+    names=st.lists(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=6).map(".".join), min_size=1, max_size=5),
+    shapes=st.lists(st.lists(st.integers(0, 3), max_size=4).map(tuple), min_size=5, max_size=5),
+    config=st.fixed_dictionaries({
+        "target_modules": st.sampled_from([None, ["q", "embed_tokens"], "all-linear", ".*"]),
+        "target_parameters": st.sampled_from([None, ["experts.weight"]]),
+        "bias": st.sampled_from(["none", "all", "lora_only"]),
+        "trainable_token_indices": st.sampled_from([None, [1, 2], {"embed_tokens": [0]}]),
+        "use_dora": st.booleans(),
+        "r": st.integers(1, 3),
+    }),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_any_names_and_shapes_are_claimed_explained_or_refused_and_never_crash(
+    names: list[str], shapes: list[tuple[int, ...]], config: dict[str, Any]
+) -> None:
+    names = [f"{PREFIX}{name}" for name in dict.fromkeys(names)]
+    tensors = [TensorRef(name, "F32", shape, "f", 0, 0) for name, shape in zip(names, shapes, strict=False)]
+    kinds = [Module("q", kind, {"weight": (2, 3), "bias": (2,)}) for kind in ModuleKind]
+    try:
+        updates, explained = group_tensors(parse_config({"peft_type": "LORA", **config}), tensors, 0)
+    except (AdapterError, MismatchError):
+        return
+    claimed = [ref.name for update in updates for ref in update.tensors]
+    assert sorted([*claimed, *explained]) == sorted(names)
+    for module, update in itertools.product(kinds, updates):
+        with contextlib.suppress(AdapterError, MismatchError):
+            update.edits(module)
+
+
+@pytest.mark.parametrize(
+    "name", ["q.base_layer.k.lora_A.weight", "q.base_layer.k.bias", "m.base_layer.x.out_proj.weight"]
+)
+def test_a_module_inside_a_wrapped_one_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    write_adapter(tmp_path, {**pair("q"), name: torch.ones(2, 2)}, target_modules=".*", bias="all")
+    with pytest.raises(AdapterError) as caught:
+        opened(tmp_path)
+    assert PREFIX + name in caught.value.message
+
+
 def test_extra_tensors_of_an_unknown_module_are_counted_and_listed(tmp_path: Path) -> None:
     extra = {f"blocks.{i}.gate.weight": torch.ones(2, 2) for i in range(12)}
     write_adapter(tmp_path, {**pair("q"), **extra}, target_modules=["q"])
@@ -201,6 +254,12 @@ def test_training_leftovers_are_explained_and_not_merged(tmp_path: Path) -> None
     assert adapter.explained.keys() == {PREFIX + name for name in extras}
     claimed = [ref.name for update in adapter.updates for ref in update.tensors]
     assert sorted([*claimed, *adapter.explained]) == sorted(adapter.tensors)
+
+
+def test_an_adapter_that_only_has_leftovers_is_refused(tmp_path: Path) -> None:
+    write_adapter(tmp_path, {"score.original_module.weight": torch.ones(2, 2)}, modules_to_save=["score"])
+    with pytest.raises(AdapterError, match="changes nothing"):
+        opened(tmp_path)
 
 
 def test_an_attentions_input_bias_is_explained_because_peft_never_adds_it(tmp_path: Path) -> None:

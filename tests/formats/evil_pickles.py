@@ -5,83 +5,28 @@ The payload of each runnable one writes into the canary file, so a test can show
 
 from __future__ import annotations
 
-import io
 import struct
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from .evil_case import CANARY, Case, torch_case
-
-PROTO, STOP, MARK = b"\x80\x02", b".", b"("
-
-
-def text(value: str) -> bytes:
-    raw = value.encode("utf-8", "surrogatepass")
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def short(value: str) -> bytes:
-    return b"\x8c" + bytes([len(value.encode())]) + value.encode()
-
-
-def number(value: int) -> bytes:
-    return b"\x8a\x08" + value.to_bytes(8, "little", signed=True) if not 0 <= value < 256 else b"K" + bytes([value])
-
-
-def named(module: str, name: str) -> bytes:
-    return f"c{module}\n{name}\n".encode()
-
-
-def axes(values: tuple[int, ...]) -> bytes:
-    return MARK + b"".join(map(number, values)) + b"t"
-
-
-def storage(key: str = "0", kind: tuple[str, str] = ("torch", "FloatStorage"), numel: int = 4) -> bytes:
-    return MARK + text("storage") + named(*kind) + text(key) + text("cpu") + number(numel) + b"tQ"
-
-
-def tensor(
-    offset: int = 0,
-    shape: tuple[int, ...] = (2, 2),
-    stride: tuple[int, ...] = (2, 1),
-    source: bytes | None = None,
-    tail: bytes = b"",
-) -> bytes:
-    view = (source or storage()) + number(offset) + axes(shape) + axes(stride) + b"\x89"
-    return (
-        named("torch._utils", "_rebuild_tensor_v2")
-        + MARK
-        + view
-        + named("collections", "OrderedDict")
-        + b")R"
-        + tail
-        + b"tR"
-    )
-
-
-def state_dict(*items: bytes) -> bytes:
-    """{"a": item, "b": item, ...}"""
-    return b"}" + MARK + b"".join(text(chr(97 + i)) + item for i, item in enumerate(items)) + b"u"
-
-
-def archive(pickle: bytes, data: bytes = bytes(16), members: dict[str, bytes] | None = None) -> bytes:
-    """What torch.save would write around `pickle`, by way of the standard library."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
-        file.writestr("archive/data.pkl", pickle)
-        file.writestr("archive/byteorder", b"little")
-        file.writestr("archive/data/0", data)
-        file.writestr("archive/version", b"3\n")
-        for name, content in (members or {}).items():
-            file.writestr(name, content)
-    return buffer.getvalue()
-
-
-def whole(value: bytes) -> bytes:
-    return PROTO + value + STOP
-
+from .pickle_assembler import (
+    MARK,
+    PROTO,
+    STOP,
+    archive,
+    axes,
+    blob,
+    named,
+    number,
+    short,
+    state_dict,
+    storage,
+    tensor,
+    text,
+    whole,
+)  # fmt: skip
 
 #: Accepted: what the cases differ from in one point.
 HONEST = archive(whole(state_dict(tensor())))
@@ -141,17 +86,13 @@ RUNNABLE: dict[str, Callable[[Path], bytes]] = {
         + b"\x85\x86R\x85R"
     ),
     "a nested unpickler": lambda d: (
-        named("pickle", "loads") + _bytes(PROTO + named("os", "system") + text(_command(d)) + b"\x85R.") + b"\x85R"
+        named("pickle", "loads") + blob(PROTO + named("os", "system") + text(_command(d)) + b"\x85R.") + b"\x85R"
     ),
 }  # fmt: skip
 
 
 def _shell(directory: Path) -> bytes:
     return named("os", "system") + text(_command(directory)) + b"\x85R"
-
-
-def _bytes(value: bytes) -> bytes:
-    return b"B" + struct.pack("<I", len(value)) + value
 
 
 _GLOBALS = [
@@ -210,7 +151,7 @@ _ASKS: dict[str, bytes] = {
     "PERSID": b"P0\n",
     "NEXT_BUFFER": b"\x97",
     "READONLY_BUFFER": b"\x97\x98",
-    "BINBYTES": _bytes(b"x"),
+    "BINBYTES": blob(b"x"),
     "LONG4": b"\x8b\4\0\0\0\1\0\0\0",
     "protocol 0 text": b"S'x'\n",
     "an unknown opcode": b"\xff",

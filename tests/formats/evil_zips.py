@@ -8,7 +8,8 @@ import zipfile
 from collections.abc import Callable
 
 from .evil_case import Case, Content, torch_case
-from .evil_pickles import HONEST, archive, state_dict, tensor, whole
+from .evil_pickles import HONEST
+from .pickle_assembler import archive, state_dict, tensor, whole
 
 _PICKLE = whole(state_dict(tensor()))
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tiny_models import MODELS  # noqa: E402 - the path above makes it importable
-
-from ingot.naming import Names, Site  # noqa: E402
+from ingot.naming import Names, Site
+from tests.tiny_models import MODELS
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 import transformers
-from conftest import Saved, Saver
-from tiny_models import HEAD_DIM, MODELS, build
 
 from ingot.naming import Names, fast, transformers_map
 from ingot.naming.table import Table
+from tests.naming.conftest import Saved, Saver
+from tests.tiny_models import HEAD_DIM, MODELS, build
 
 FAMILIES = list(fast.FAMILIES)
 
@@ -97,6 +98,7 @@ print(sorted({"torch", "transformers", "numpy"} & set(sys.modules)))
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assemble
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import core_model_loading as conversion
@@ -15,6 +14,7 @@ from transformers import core_model_loading as conversion
 from ingot.adapters.module import Module, ModuleKind
 from ingot.naming import Site
 from ingot.naming.layout import Layout, NotPlaceable, placements, stack
+from tests.naming.conftest import assemble
 
 
 def _numbered(shapes: Sequence[tuple[int, ...]]) -> dict[str, torch.Tensor]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Saved, Saver, assemble, disk_coverage
-from tiny_models import MODELS, build
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ingot.adapters.module import ModuleKind
 from ingot.naming import Names
+from tests.naming.conftest import Saved, Saver, assemble, disk_coverage
+from tests.tiny_models import MODELS, build
 
 KINDS = {
     nn.Linear: ModuleKind.LINEAR,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Saver, assemble
 from transformers import GPTNeoXConfig, LlavaConfig
 
 from ingot.adapters.module import ModuleKind
 from ingot.errors import BaseError, MismatchError, MissingComponent
 from ingot.naming import Names, transformers_map
+from tests.naming.conftest import Saver, assemble
 
 
 def _tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from conftest import Saver, assemble
 from transformers import core_model_loading as conversion
 
 from ingot.adapters.module import Module, ModuleKind
@@ -16,6 +15,7 @@ from ingot.naming import Names
 from ingot.naming.layout import Layout
 from ingot.naming.resolve import Resolver
 from ingot.naming.table import Table
+from tests.naming.conftest import Saver, assemble
 
 # (model, path of an nn.Linear as transformers 4 named it, the parameter now, and which part of it)
 ERAS = [

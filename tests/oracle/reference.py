@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -80,9 +81,7 @@ class Workshop:
         return self.made[key]
 
     def _directory(self) -> Path:
-        directory = self.root / f"{len(self.made):04}"
-        directory.mkdir()
-        return directory
+        return Path(tempfile.mkdtemp(dir=self.root))
 
 
 def load_base(case: Case, base: Path, dtype: torch.dtype = torch.float32) -> Any:

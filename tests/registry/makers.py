@@ -141,7 +141,7 @@ def merge(root: Path, out: Path, /, *, stop_after: int | None = None, **names: A
     """Merge root/base and root/adapter to `out`. `stop_after`: interrupt the run after that many chunks."""
     stop, chunks = threading.Event(), 0
 
-    def progress(nbytes: int) -> None:
+    def progress(_: int) -> None:
         nonlocal chunks
         chunks += 1
         if chunks == stop_after:

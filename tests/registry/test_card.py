@@ -93,7 +93,7 @@ def test_the_recipe_is_a_command_that_a_shell_takes_apart(root: Path) -> None:
             base, adapter,
             base={"name": "org/base", "commit": "c" * 40},
             adapter={"name": "my lora's; rm -rf", "weight": 0.1},
-            options=Options(dtype="BF16", assume_peft_version="0.17.0", accept_nonfinite_base=True, accept_missing=True),
+            options=Options("BF16", assume_peft_version="0.17.0", accept_nonfinite_base=True, accept_missing=True),
         )  # fmt: skip
     assert shlex.split(command(plan)) == [
         "ingot", "merge", "org/base@" + "c" * 40, "my lora's; rm -rf=0.1", "--dtype", "bfloat16",

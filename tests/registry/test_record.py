@@ -23,7 +23,7 @@ from ingot.errors import CheckFailed, IngotError, Interrupted, UnsafeInputError
 from ingot.plan.model import Options
 from ingot.registry import read_record
 from ingot.registry.statement import MAX_RECORD_NBYTES, seal
-from tests.registry.makers import SHARDS, merge, sha256
+from tests.registry.makers import SHARDS, merge, sha256, write_adapter, write_base
 
 HEX = re.compile(r"[0-9a-f]{64}\Z")
 URI = re.compile(r"[a-z][a-z0-9+.-]*:\S+\Z")
@@ -128,7 +128,9 @@ def test_inputs_from_the_hub_are_told_with_commit_and_package_url(root: Path, tm
     assert value["predicate"]["runDetails"]["ingot_base_claims"] == [claim]
 
 
-def test_no_path_user_or_host_stands_in_what_is_written(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_path_user_or_host_stands_in_what_is_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/home/zaphod-beeblebrox")
     monkeypatch.setenv("USER", "zaphod-beeblebrox")
     monkeypatch.setenv("LOGNAME", "zaphod-beeblebrox")
@@ -155,7 +157,9 @@ def test_two_runs_of_one_plan_have_one_identity_and_two_invocations(root: Path, 
     assert ids[0] != ids[1]
 
 
-def test_a_resumed_run_writes_the_same_files_and_has_the_same_identity(root: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_writes_the_same_files_and_has_the_same_identity(
+    root: Path, artifact: Path, tmp_path: Path
+) -> None:
     with pytest.raises(Interrupted):
         merge(root, tmp_path / "out", stop_after=2)
     assert not (tmp_path / "out").exists()
@@ -265,7 +269,9 @@ def test_a_field_that_a_later_minor_version_adds_is_no_fault(value: Any) -> None
     assert read_record(seal(changed)).subjects
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b"{", b'{"_type": NaN}', b"[" * 100_000, b"\xff\xfe", b"1" * 5000])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"null", b"{", b'{"_type": NaN}', b"[" * 100_000, b"\xff\xfe", b"1" * 5000]
+)
 def test_what_is_no_record_is_refused_without_a_traceback(data: bytes) -> None:
     with pytest.raises(IngotError) as caught:
         read_record(data)
@@ -283,14 +289,13 @@ def test_a_record_spelled_otherwise_is_refused(value: Any) -> None:
 
 
 def test_the_recipe_has_every_option_of_a_plan(value: Any) -> None:
-    assert set(value["predicate"]["buildDefinition"]["externalParameters"]["options"]) == {f.name for f in fields(Options)}
+    options = value["predicate"]["buildDefinition"]["externalParameters"]["options"]
+    assert set(options) == {option.name for option in fields(Options)}
 
 
-def test_a_record_beside_an_input_becomes_a_parent(root: Path, tmp_path: Path) -> None:
-    from tests.registry import makers
-
-    makers.write_base(tmp_path / "base")
-    makers.write_adapter(tmp_path / "adapter")
+def test_a_record_beside_an_input_becomes_a_parent(tmp_path: Path) -> None:
+    write_base(tmp_path / "base")
+    write_adapter(tmp_path / "adapter")
     (tmp_path / "base" / "ingot.json").write_bytes(b"an older record")
     merge(tmp_path, tmp_path / "out")
     record = read_record((tmp_path / "out" / "ingot.json").read_bytes())

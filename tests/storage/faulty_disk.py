@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from ingot.storage.disk import CopyMethod, OutputFile, PosixDisk
+from ingot.storage import CopyMethod, OutputFile, PosixDisk
 from ingot.storage.lock import PosixLock
 from ingot.storage.os_errors import output_fault
 

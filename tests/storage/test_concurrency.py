@@ -23,7 +23,9 @@ def crowd(target: Path, seeds: list[str], *options: str) -> list[int]:
     """Exit codes of one process a seed, all on `target` at once."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     processes = [
-        subprocess.Popen([sys.executable, TOY, target, seed, *options], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, TOY, target, seed, *options], env=environment, stderr=subprocess.PIPE, text=True
+        )
         for seed in seeds
     ]
     errors = [process.communicate(timeout=60)[1] for process in processes]

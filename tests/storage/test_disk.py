@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_bytes_and_length_arrive_direct_or_not(tmp_path: Path, nbytes: int, dire
 def test_a_file_system_that_refuses_direct_at_open_gets_buffered_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fcntl, "fcntl", refuse(fcntl.fcntl, lambda fd, command, flags=0: command == fcntl.F_SETFL))
+    monkeypatch.setattr(fcntl, "fcntl", refuse(fcntl.fcntl, lambda _fd, command, _flags=0: command == fcntl.F_SETFL))
     assert write_whole(tmp_path / "f", b"x" * 9000, direct=True) is False
     assert (tmp_path / "f").read_bytes() == b"x" * 9000
 
@@ -59,7 +60,7 @@ def test_a_file_system_that_refuses_direct_at_open_gets_buffered_writes(
 def test_a_file_system_that_refuses_direct_at_the_first_write_gets_buffered_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def is_direct(fd: int, data: object, offset: int) -> bool:
+    def is_direct(fd: int, _data: object, _offset: int) -> bool:
         return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0))
 
     monkeypatch.setattr(os, "pwrite", refuse(os.pwrite, is_direct))
@@ -67,10 +68,10 @@ def test_a_file_system_that_refuses_direct_at_the_first_write_gets_buffered_writ
     assert (tmp_path / "f").read_bytes() == b"x" * 9000
 
 
-def refuse(call, when):  # type: ignore[no-untyped-def]
+def refuse(call: Callable[..., int], when: Callable[..., bool]) -> Callable[..., int]:
     """`call`, but EINVAL where `when` says so."""
 
-    def refusing(*arguments):  # type: ignore[no-untyped-def]
+    def refusing(*arguments: object) -> int:
         if when(*arguments):
             raise OSError(errno.EINVAL, "refused")
         return call(*arguments)
@@ -97,7 +98,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_write_that_makes_no_progress_is_an_error_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: 0)
+    monkeypatch.setattr(os, "pwrite", lambda _fd, _data, _offset: 0)
     with pytest.raises(ResourceError):
         DISK.create(tmp_path / "f", nbytes=10, direct=False).write_at(b"x", 0)
 
@@ -149,18 +150,19 @@ def test_create_never_opens_what_is_there(tmp_path: Path, plant: str) -> None:
 def test_every_errno_leaves_as_an_error_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[IngotError]
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*_arguments: object) -> None:
         raise OSError(code, os.strerror(code))
 
     file = DISK.create(tmp_path / "f", nbytes=1, direct=False)
     for name in ("mkdir", "rename", "unlink", "rmdir", "fsync", "pwrite", "ftruncate"):
         monkeypatch.setattr(os, name, fail)
     path = tmp_path / "x"
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: DISK.make_directory(path, 0o777), lambda: DISK.rename(path, path), lambda: DISK.remove(path),
         lambda: DISK.remove_directory(path), lambda: DISK.sync_directory(tmp_path), file.sync,
         lambda: file.write_at(b"1234", 0), lambda: file.truncate(3),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for call in calls:
         with pytest.raises(kind) as caught:
             call()
         assert caught.value.where
@@ -200,7 +202,7 @@ def test_a_copy_has_all_bytes_whichever_way_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, nbytes: int
 ) -> None:
     for name in COPIES[way]:
-        monkeypatch.setattr(kernel, name, lambda *arguments: 0)
+        monkeypatch.setattr(kernel, name, lambda *_arguments: 0)
     data = os.urandom(nbytes)
     (tmp_path / "source").write_bytes(data)
     with open(tmp_path / "source", "rb") as source:
@@ -221,7 +223,7 @@ def test_a_source_that_shrinks_under_the_copy_is_told_and_leaves_no_file(
     with open(tmp_path / "source", "rb") as source:
         contents = kernel.copy_contents
         monkeypatch.setattr(kernel, "copy_contents", lambda a, b, nbytes: contents(a, b, nbytes + 1))
-        monkeypatch.setattr(kernel, "_reflink", lambda *arguments: False)
+        monkeypatch.setattr(kernel, "_reflink", lambda *_arguments: False)
         with pytest.raises(InputChangedError):
             DISK.clone(tmp_path / "copy", source.fileno())
     assert not (tmp_path / "copy").exists()

@@ -90,7 +90,11 @@ def test_a_staged_file_altered_after_the_journal_is_made_again(tmp_path: Path, d
 def test_work_of_another_plan_is_refused_by_the_field_that_differs(tmp_path: Path) -> None:
     target = tmp_path / "out"
     interrupted(target, {"a": b"abc"})
-    for identity, field in (({**PLAN, "plan": "b2"}, "plan"), ({"plan": "a1"}, "tool"), ({**PLAN, "base": "x"}, "base")):
+    for identity, field in (
+        ({**PLAN, "plan": "b2"}, "plan"),
+        ({"plan": "a1"}, "tool"),
+        ({**PLAN, "base": "x"}, "base"),
+    ):
         with pytest.raises(OutputError, match=f"differ in {field}") as caught:
             Staging.open(DISK, target, identity)
         assert "--restart" in (caught.value.hint or "")
@@ -123,7 +127,9 @@ def test_a_target_in_use_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["", ".", "..", "/", "a/..", "bad\nname", "x" * 256, "nul\0"])
-def test_an_output_without_a_usable_name_is_refused(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_without_a_usable_name_is_refused(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError):
         Staging.open(DISK, Path(target), PLAN)
@@ -135,7 +141,9 @@ def test_a_name_too_long_for_the_work_directory_is_a_clean_error(tmp_path: Path)
         Staging.open(DISK, tmp_path / ("x" * 250), PLAN)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/abs", "a\\b", "C:x", "n\0l", "n\nl", "\udcff", "ingot.json"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/abs", "a\\b", "C:x", "n\0l", "n\nl", "\udcff", "ingot.json"]
+)
 def test_a_file_name_that_is_no_plain_name_is_refused(tmp_path: Path, name: str) -> None:
     with Staging.open(DISK, tmp_path / "out", PLAN) as staging:
         with pytest.raises(OutputError):

@@ -70,7 +70,7 @@ def read_output(target: Path) -> dict[str, bytes] | None:
 
 def main(target: str, seed: str, *options: str) -> int:
     if "noflock" in options:
-        fcntl.flock = lambda fd, operation: None  # type: ignore[assignment]
+        fcntl.flock = lambda _fd, _operation: None
     try:
         make(PosixDisk(), Path(target), seed, restart="restart" in options, pause_s=0.01 if "slow" in options else 0)
     except IngotError as error:

@@ -52,13 +52,15 @@ def group_tensors(
         groups.setdefault(key.path, _Group(config, adapter, key.path)).keys.append(key)
     updates: list[Update] = []
     for path, group in _with_attention(groups).items():
+        if ".base_layer" in path:
+            raise AdapterError("tensor's module is wrapped in an unknown way", where=f"`{group.first.name}`")
         updates += group.updates()
         explained.update(group.explained)
-        if ".base_layer" in path and not group.keys:
-            raise AdapterError("tensor's module is wrapped in an unknown way", where=f"`{group.first.name}`")
     _check_nothing_left(groups.values())
     if config.trainable_token_indices and not any(isinstance(update, TokensUpdate) for update in updates):
         raise AdapterError("the rows of the trained tokens are missing", expected=f"`<module>.{Role.TOKENS}`")
+    if not updates:
+        raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
     return tuple(updates), explained
 
 
@@ -216,17 +218,13 @@ class _Group:
             raise _ignored(a.ref, "the config does not target this tensor's module")
 
     def _check_inner(self, a: Factor, b: Factor) -> None:
-        if len(b.shape) < 2 or a.shape[0] != b.shape[1]:
-            grouped = len(b.shape) > 2 and b.shape[1] and a.shape[0] % b.shape[1] == 0
-            raise (
-                _ranks_differ(a, b)
-                if not grouped
-                else AdapterError(
-                    "LoRA on a convolution with groups has no merged form",
-                    where=f"`{b.ref.name}`",
-                    found=f"{a.shape[0] // b.shape[1]} groups, from {list(a.shape)} and {list(b.shape)}",
-                )
-            )
+        if a.shape[0] == b.shape[1]:
+            return
+        if len(b.shape) == 2 or a.shape[0] % b.shape[1]:
+            raise _ranks_differ(a, b)
+        what = "LoRA on a convolution with groups has no merged form"
+        found = f"{a.shape[0] // b.shape[1]} groups, from {list(a.shape)} and {list(b.shape)}"
+        raise AdapterError(what, where=f"`{b.ref.name}`", found=found)
 
     def _scaling(self, a: Factor) -> float:
         rank = self.config.rank(self.path)

@@ -65,6 +65,10 @@ def _report(error: BaseException, output: Output, stopper: Stopper) -> int:
     if isinstance(error, SystemExit | click.exceptions.Exit):
         code = error.code if isinstance(error, SystemExit) else error.exit_code
         return code if isinstance(code, int) else 0 if code is None else EXIT_BUG
+    if isinstance(error, BrokenPipeError):  # click prints help by itself
+        output.close()
+        if output.reader_left:
+            return 0
     known = _known(error)
     if output.debug or known is None:
         output.raw_error("".join(traceback.format_exception(error)))
@@ -87,7 +91,7 @@ def _known(error: BaseException) -> IngotError | None:
 
         return as_usage_error(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return Interrupted("stopped")
+        return Interrupted("stopped", hint="Run the same command again.")
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return ResourceError("memory does not suffice", hint="Close other programs, or lower --jobs.")
     if isinstance(error, OSError):

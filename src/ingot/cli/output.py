@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TextIO
 
 from ingot.errors import IngotError, ResourceError, printable
@@ -51,6 +51,8 @@ class Output:
         self._color = color and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
         self._moving = environment.get("TERM") != "dumb" and _is_terminal(self.stderr)
         self._mutex = threading.Lock()
+        #: Whether the reader of stdout or stderr has gone away; what follows goes nowhere.
+        self.reader_left = False
 
     @property
     def color(self) -> bool:
@@ -82,12 +84,15 @@ class Output:
 
     def event(self, kind: str, **fields: object) -> None:
         """A line of JSON; nothing in the other modes."""
-        if self.mode == "json":
-            self._write(self.stdout, json.dumps({"type": kind, **fields}, default=str))
+        self._emit({"type": kind, **fields})
 
     def result(self, **fields: object) -> None:
         """The last line of a command that succeeded."""
-        self.event("result", **fields)
+        self._emit({"type": "result", **fields})
+
+    def _emit(self, line: Mapping[str, object]) -> None:
+        if self.mode == "json":
+            self._write(self.stdout, json.dumps(line, default=str))
 
     def say(self, text: str = "", style: str | None = None) -> None:
         """Talk: to stderr in human mode only."""
@@ -134,12 +139,12 @@ class Output:
         with self._mutex:
             self._guarded(stream, write)
 
-    def _guarded(self, stream: TextIO, action: object) -> None:
+    def _guarded(self, stream: TextIO, action: Callable[[], None]) -> None:
         """Run `action`; when the reader of the stream has left, let all that follows go nowhere."""
-        assert callable(action)
         try:
             action()
         except BrokenPipeError:
+            self.reader_left = True
             _to_nowhere(stream)
         except ValueError:  # the stream was closed under us
             return

@@ -1,4 +1,4 @@
-"""Progress of a run in bytes: a bar on a terminal, else a line every ten seconds; JSON events once a second."""
+"""Progress of a run: a bar on a terminal, else a line every ten seconds; with --json an event once a second."""
 
 from __future__ import annotations
 
@@ -26,29 +26,36 @@ class _View(Protocol):
 
 
 class Progress:
-    """Call it with every number of bytes done, from any thread. A context manager.
+    """Call it with every number of units done, from any thread. A context manager.
 
     Args:
-        total: bytes of the whole job.
+        total: units of the whole job; 0 where nobody knows.
         verb: what is being done, such as "merging".
+        unit: bytes, or what else is counted.
     """
 
     def __init__(
-        self, output: Output, total: int, verb: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        output: Output,
+        total: int,
+        verb: str,
+        *,
+        unit: str = "bytes",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mutex = threading.Lock()
         self._done = 0
         self._view: _View | None = None
         if output.mode == "json":
-            self._view = _Events(output, total, clock)
+            self._view = _Events(output, total, verb, unit, clock)
         elif output.moving:
-            self._view = _Bar(output, total, verb)
+            self._view = _Bar(output, total, verb, unit)
         elif output.mode == "human":
-            self._view = _Lines(output, total, verb, clock)
+            self._view = _Lines(output, total, verb, unit, clock)
 
-    def __call__(self, nbytes: int) -> None:
+    def __call__(self, number: int) -> None:
         with self._mutex:
-            self._done += nbytes
+            self._done += number
             if self._view is not None:
                 self._view.show(self._done, last=False)
 
@@ -66,10 +73,11 @@ class Progress:
 
 
 class _Events:
-    """{"type": "progress", "done_nbytes", "total_nbytes", "seconds"}, at most once a second, and once at the end."""
+    """{"type": "progress", "what", "unit", "done", "total", "seconds"}, at most once a second, and once at the end."""
 
-    def __init__(self, output: Output, total: int, clock: Callable[[], float]) -> None:
-        self._output, self._total, self._clock = output, total, clock
+    def __init__(self, output: Output, total: int, verb: str, unit: str, clock: Callable[[], float]) -> None:
+        self._output, self._clock = output, clock
+        self._fixed = {"what": verb, "unit": unit, "total": total}
         self._started = self._last = clock()
 
     def show(self, done: int, *, last: bool) -> None:
@@ -77,7 +85,7 @@ class _Events:
         if last or now - self._last >= _EVENT_SECONDS:
             self._last = now
             seconds = round(now - self._started, 3)
-            self._output.event("progress", done_nbytes=done, total_nbytes=self._total, seconds=seconds)
+            self._output.event("progress", **self._fixed, done=done, seconds=seconds)
 
     def close(self) -> None:
         pass
@@ -86,8 +94,9 @@ class _Events:
 class _Lines:
     """`merging: 3.2 GB of 16.1 GB, 1.1 GB/s, 12 s left`, every ten seconds; a short job says nothing."""
 
-    def __init__(self, output: Output, total: int, verb: str, clock: Callable[[], float]) -> None:
+    def __init__(self, output: Output, total: int, verb: str, unit: str, clock: Callable[[], float]) -> None:
         self._output, self._total, self._verb, self._clock = output, total, verb, clock
+        self._text = nbytes_text if unit == "bytes" else lambda number: f"{number:,.0f} {unit}"
         self._started = self._last = clock()
 
     def show(self, done: int, *, last: bool) -> None:
@@ -96,8 +105,8 @@ class _Lines:
             self._last = now
             rate = done / (now - self._started)
             left = max(0, self._total - done) / rate if rate else 0.0
-            done_text = f"{nbytes_text(done)} of {nbytes_text(self._total)}"
-            self._output.say(f"{self._verb}: {done_text}, {nbytes_text(rate)}/s, {seconds_text(left)} left")
+            done_text = f"{self._text(done)} of {self._text(self._total)}"
+            self._output.say(f"{self._verb}: {done_text}, {self._text(rate)}/s, {seconds_text(left)} left")
 
     def close(self) -> None:
         pass
@@ -106,20 +115,20 @@ class _Lines:
 class _Bar:
     """rich's bar on stderr; it goes away when the job ends, the verdict stays."""
 
-    def __init__(self, output: Output, total: int, verb: str) -> None:
+    def __init__(self, output: Output, total: int, verb: str, unit: str) -> None:
         from rich import progress
         from rich.console import Console
 
+        counts = (progress.DownloadColumn(), progress.TransferSpeedColumn())
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(bar_width=None),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
+            *(counts if unit == "bytes" else (progress.MofNCompleteColumn(),)),
             progress.TimeRemainingColumn(),
         )
         console = Console(file=output.stderr, no_color=not output.color, highlight=False)
         self._rich: RichProgress = progress.Progress(*columns, console=console, transient=True)
-        self._task: TaskID = self._rich.add_task(verb, total=total)
+        self._task: TaskID = self._rich.add_task(verb, total=total or None)
         self._rich.start()
 
     def show(self, done: int, *, last: bool) -> None:

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _WATCHED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_SAID = "stopping at the next safe point ... run the same command again to resume; Ctrl-C once more ends at once\n"
+_SAID = "\nstopping at the next safe point ... run the same command again to resume; Ctrl-C once more ends at once\n"
+_SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
 
 
 class Stopper:
@@ -55,11 +56,16 @@ class Stopper:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
+            _say(_SHOW_CURSOR if sys.stderr.isatty() else "")
             os._exit(128 + number)
         self.received = number
         if not self._watched:
             raise KeyboardInterrupt
         self.event.set()
-        # subtle: not through Output, whose lock the interrupted thread may hold
-        with suppress(OSError, ValueError):
-            os.write(sys.stderr.fileno(), b"\n" + _SAID.encode())
+        _say(_SAID)
+
+
+def _say(text: str) -> None:
+    # subtle: not through Output, whose lock the interrupted thread may hold
+    with suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), text.encode())

@@ -10,7 +10,7 @@ from ingot.checkpoint.locate import locate
 from ingot.errors import BaseError
 from ingot.formats.tensor_ref import TensorRef
 from ingot.inspect.report import Report, by_pattern, dtypes, dtypes_text
-from ingot.plan.figures import counted, listed, nbytes_text, scaled_text, shape_text
+from ingot.plan.figures import counted, listed, nbytes_text, parameters_text, shape_text
 
 _MOST_BIGGEST = 5
 _HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
@@ -65,7 +65,7 @@ def _pairs(
     quantized = facts["quantization"]
     return (
         ("Model", f"{where.name} ({kind})" + (f", commit {where.commit[:12]}" if where.commit else "")),
-        ("Size", f"{scaled_text(sum(counts.values()), '')} parameters in {size}, {nbytes_text(checkpoint.nbytes)}"),
+        ("Size", f"{parameters_text(sum(counts.values()))} parameters in {size}, {nbytes_text(checkpoint.nbytes)}"),
         ("Dtypes", dtypes_text(counts)),
         ("Quantized", f"by {quantized}; this version merges 16-bit and 32-bit weights only" if quantized else "no"),
         ("Head", _HEAD_TEXT[facts["tied"] if isinstance(facts["tied"], bool) else None]),

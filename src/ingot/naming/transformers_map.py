@@ -209,7 +209,7 @@ class _Conversion:
         sources = [source for names in converter.layer_targets.values() for source in names]
         try:
             made = converter.convert(parameter, model=self.model, config=self.model.config)
-        except Exception as error:  # noqa: BLE001 - operations may object in any way; it matters if a term touches it
+        except Exception as error:  # operations may object in any way; it matters if a term touches it
             reason = f"{error} in the conversion of {min(sources)}"
             for target in self._targets(parameter, converter):
                 self.scattered[target] = reason

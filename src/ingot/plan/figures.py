@@ -32,6 +32,14 @@ def scaled_text(value: float, unit: str) -> str:
     return f"{value:.{_decimals(value) if prefix else 0}f} {prefix}{unit}"
 
 
+def parameters_text(number: int) -> str:
+    """Example: parameters_text(8_030_261_248) -> "8.03B" """
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.{_decimals(number / size)}f}{letter}"
+    return f"{number:,}"
+
+
 def _decimals(value: float) -> int:
     return 2 if value < 9.995 else 1 if value < 99.95 else 0
 

@@ -207,7 +207,8 @@ def _change_lines(plan: Plan, width: int) -> list[str]:
 def _formula_title(group: Group) -> str:
     if group.kind is OpKind.CAST:
         return f"Cast to {group.dtype}"
-    return f"{'New' if group.kind is OpKind.NEW else 'Changed'}: {', then '.join(group.formulas) or 'as in the base'}"
+    terms = [f"{number} × {formula}" if number > 1 else formula for formula, number in Counter(group.formulas).items()]
+    return f"{'New' if group.kind is OpKind.NEW else 'Changed'}: {', then '.join(terms) or 'as in the base'}"
 
 
 def _group_row(group: Group) -> tuple[str, ...]:

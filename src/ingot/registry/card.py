@@ -85,8 +85,9 @@ def _text(outcome: Outcome) -> Iterator[str]:
 
 
 def _untouched(plan: Plan) -> str:
-    if plan.options.dtype:
-        return f"Tensors that no adapter targets are the base's, in {_DTYPES.get(plan.options.dtype, plan.options.dtype)}."
+    dtype = plan.options.dtype
+    if dtype:
+        return f"Tensors that no adapter targets are the base's, in {_DTYPES.get(dtype, dtype)}."
     return "Tensors that no adapter targets are the base's, byte for byte."
 
 

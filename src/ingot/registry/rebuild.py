@@ -42,7 +42,7 @@ def _on_the_hub(record: Record, of: str, spec: BaseSpec | AdapterSpec) -> str:
     if not is_hub_id(spec.name):
         raise UsageError(
             "the record does not say where this input is", where=spec.name,
-            hint="Name base and adapters: `ingot verify OUT --against-inputs BASE ADAPTER...`.",
+            hint="Name base and adapters: `ingot verify OUT --against-inputs --base BASE --adapter ADAPTER`.",
         )  # fmt: skip
     commits = {entry.annotations.commit for entry in record.dependencies(of).values()} - {None}
     at = commits.pop() if len(commits) == 1 else spec.revision

@@ -38,11 +38,11 @@ def _table(artifact: Artifact, reading: Reading) -> tuple[Table | None, list[str
     file = artifact.files.get(TABLE_NAME)
     if file is None:
         return None, [f"{TABLE_NAME}: cannot be read"]
-    reading(file.nbytes)
     try:
         table = read_table(file)
     except IngotError as error:
         return None, [f"{TABLE_NAME}: {told(error)}"]
+    reading(file.nbytes)
     odd = sorted(table.rows.keys() ^ set(artifact.shards))
     return table, [f"{name}: in one of record and {TABLE_NAME}, not in both" for name in odd]
 

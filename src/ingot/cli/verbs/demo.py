@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +11,14 @@ import click
 
 from ingot.cli.arguments import output_flags
 from ingot.cli.framework import Verb
+from ingot.errors import UsageError
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
 
 _EXAMPLES = (
-    ("ingot demo", "In a temporary directory."),
-    ("ingot demo ./ingot-demo", "In a directory that stays, to look around in."),
+    ("ingot demo", "In ./ingot-demo, to look around in afterwards."),
+    ("ingot demo /tmp/first-merge", "In another directory."),
 )
 
 
@@ -23,13 +26,19 @@ _EXAMPLES = (
     cls=Verb,
     short_help="A first merge, without a download.",
     examples=_EXAMPLES,
-    arguments_help=[("DIRECTORY", "Where the demo works and leaves its files.")],
+    arguments_help=[("DIRECTORY", "Where the demo leaves its models and scores; default: ./ingot-demo.")],
 )
-@click.argument("directory", metavar="[DIRECTORY]", required=False)
+@click.argument("directory", metavar="[DIRECTORY]", default="ingot-demo")
 @output_flags
 @click.pass_obj
-def demo(session: Session, /, directory: str | None) -> None:
+def demo(session: Session, /, directory: str) -> None:
     """Merge a small model that comes with ingot, verify it, and show what its adapters taught it."""
+    from ingot.cli.progress import Progress
     from ingot.demo import run
 
-    run(session.output, Path(directory) if directory else None)
+    if not directory.strip() or "\0" in directory:
+        raise UsageError("DIRECTORY is empty", found=repr(directory))
+    output = session.output
+    rows = run(output, partial(Progress, output, unit="samples"), Path(directory))
+    output.essence("ok")
+    output.result(verb="demo", rows=[asdict(row) for row in rows])

@@ -84,9 +84,9 @@ def _nbytes(path: Path, depth: str) -> int:
 def _show(output: Output, found: Verification) -> None:
     for check in found.checks:
         output.event("check", name=check.name, ok=check.ok, detail=check.detail)
-    rows = [(f"{'ok' if check.ok else 'FAILED':<8}{check.name:<12}{check.detail}") for check in found.checks]
-    output.lines(rows)
+    rows = [("ok" if check.ok else "FAILED", check.name, check.detail) for check in found.checks]
+    output.lines(f"{word:<8}{name:<14}  {detail}" for word, name, detail in rows)
     found.raise_failure()
-    output.lines([f"{'ok':<8}{found.verdict}"])
+    output.lines(["", found.verdict])
     output.essence("ok")
     output.result(verb="verify", **found.as_json())

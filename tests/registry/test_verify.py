@@ -1,0 +1,362 @@
+"""`verify` on a sound artifact, and on every kind of tampering with one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingot.errors import CheckFailed, Interrupted, UsageError
+from ingot.formats.safetensors import parse_header
+from ingot.registry import Depth, Verification, verify
+from ingot.registry.statement import seal
+from tests.registry.makers import INDEX, SHARDS, copy_of, sha256
+
+BITS = 200
+
+
+def names(artifact: Path) -> list[str]:
+    return sorted(path.name for path in artifact.iterdir())
+
+
+def faults(path: Path, depth: Depth = Depth.READ) -> list[str]:
+    """The details of what failed; proves that a failure also is exit 1."""
+    found = verify(path, depth=depth)
+    if found.ok:
+        found.raise_failure()
+        return []
+    with pytest.raises(CheckFailed) as caught:
+        found.raise_failure()
+    assert caught.value.exit_code == 1
+    return [check.detail for check in found.failures]
+
+
+@pytest.mark.parametrize("depth", [Depth.STRUCTURE, Depth.READ])
+def test_a_sound_artifact_raises_no_alarm(artifact: Path, depth: Depth) -> None:
+    for _ in range(20):
+        assert faults(artifact, depth) == []
+
+
+def test_a_sound_artifact_may_lie_elsewhere_beside_the_hubs_housekeeping(artifact: Path, tmp_path: Path) -> None:
+    moved = copy_of(artifact, tmp_path / "another name")
+    (moved / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    (moved / ".cache").mkdir()
+    for path in moved.iterdir():
+        path.chmod(0o777)
+    assert faults(moved) == []
+
+
+def test_a_snapshot_of_links_into_the_hubs_cache_is_sound(artifact: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "models--me--merged"
+    snapshot = repo / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    for path in artifact.iterdir():
+        blob = repo / "blobs" / sha256(path)
+        blob.write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(blob)
+    assert faults(snapshot) == []
+
+
+def test_the_bytes_read_are_counted_and_told(artifact: Path) -> None:
+    told: list[int] = []
+    found = verify(artifact, depth="read", progress=told.append, jobs=1)
+    payload = sum(path.stat().st_size for path in artifact.iterdir())
+    assert found.nbytes_read == sum(told) > payload
+    assert verify(artifact, depth="structure").nbytes_read < payload
+    assert found.files == len(names(artifact))
+
+
+def test_a_verification_is_json(artifact: Path) -> None:
+    value = json.loads(json.dumps(verify(artifact, depth="read").as_json()))
+    assert (value["verdict"], value["depth"]) == ("ok", "read")
+    assert {"name", "ok", "detail"} == set(value["checks"][0])
+
+
+def test_no_flipped_bit_is_missed_and_its_file_is_named(artifact: Path, tmp_path: Path) -> None:
+    chance = random.Random(20)
+    copy = copy_of(artifact, tmp_path / "copy")
+    missed = []
+    for _ in range(BITS):
+        name = chance.choice(names(artifact))
+        data = bytearray((artifact / name).read_bytes())
+        bit = chance.randrange(8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
+        (copy / name).write_bytes(data)
+        if not any(name in detail for detail in faults(copy)):
+            missed.append((name, bit))
+        (copy / name).write_bytes((artifact / name).read_bytes())
+    assert missed == []
+    assert faults(copy) == []
+
+
+@pytest.mark.slow
+def test_no_bit_of_the_record_can_be_flipped(artifact: Path, tmp_path: Path) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    data = (artifact / "ingot.json").read_bytes()
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        (copy / "ingot.json").write_bytes(changed)
+        assert not verify(copy, depth="structure").ok
+
+
+def test_a_damaged_tensor_is_named(artifact: Path, tmp_path: Path) -> None:
+    for shard in SHARDS:
+        data = (artifact / shard).read_bytes()
+        header = parse_header(data, file=shard, file_nbytes=len(data))
+        for tensor in header.tensors:
+            copy = copy_of(artifact, tmp_path / "copy")
+            changed = bytearray(data)
+            changed[random.Random(tensor.name).randrange(tensor.begin, tensor.end)] ^= 4
+            (copy / shard).write_bytes(changed)
+            (detail,) = faults(copy)
+            assert shard in detail
+            assert f"first in tensor {tensor.name} " in detail
+
+
+def test_the_first_of_several_damaged_tensors_is_named(artifact: Path, tmp_path: Path) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    data = bytearray((artifact / SHARDS[0]).read_bytes())
+    for offset in (400, 7000, len(data) - 1):
+        data[offset] ^= 1
+    (copy / SHARDS[0]).write_bytes(data)
+    assert "model.layers.0.down.weight" in faults(copy)[0]
+
+
+def test_a_header_of_other_bytes_is_noticed_without_reading_tensors(artifact: Path, tmp_path: Path) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    data = (artifact / SHARDS[0]).read_bytes()
+    assert data.count(b'"format":"pt"') == 1
+    (copy / SHARDS[0]).write_bytes(data.replace(b'"format":"pt"', b'"format":"tf"'))
+    assert any("header" in detail and SHARDS[0] in detail for detail in faults(copy, Depth.STRUCTURE))
+    assert any("the header" in detail and "damaged" in detail for detail in faults(copy))
+
+
+def test_each_file_is_missed_when_it_is_deleted(artifact: Path, tmp_path: Path) -> None:
+    for name in names(artifact):
+        copy = copy_of(artifact, tmp_path / "copy")
+        (copy / name).unlink()
+        for depth in (Depth.STRUCTURE, Depth.READ):
+            assert any(name in detail and "missing" in detail for detail in faults(copy, depth))
+
+
+def test_a_renamed_file_is_told_by_both_names(artifact: Path, tmp_path: Path) -> None:
+    for name in set(names(artifact)) - {"ingot.json"}:
+        copy = copy_of(artifact, tmp_path / "copy")
+        (copy / name).rename(copy / "renamed")
+        assert any(name in detail and "renamed to renamed?" in detail for detail in faults(copy, Depth.STRUCTURE))
+
+
+@pytest.mark.parametrize("name", ["extra.bin", "model-00003-of-00002.safetensors", ".hidden", "a\nb"])
+def test_an_added_file_is_named(artifact: Path, tmp_path: Path, name: str) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    (copy / name).write_bytes(b"x")
+    assert any(name.replace("\n", "\\n") in detail for detail in faults(copy, Depth.STRUCTURE))
+
+
+def test_an_added_directory_is_named(artifact: Path, tmp_path: Path) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    (copy / "more").mkdir()
+    assert any("more" in detail for detail in faults(copy, Depth.STRUCTURE))
+
+
+def test_a_left_over_adapter_is_told_as_what_it_would_do(artifact: Path, tmp_path: Path) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    (copy / "adapter_config.json").write_text("{}")
+    assert any("once more" in detail for detail in faults(copy, Depth.STRUCTURE))
+
+
+def test_swapped_files_are_both_named(artifact: Path, tmp_path: Path) -> None:
+    listed = [name for name in names(artifact) if name != "ingot.json"]
+    for one, other in pairwise(listed):
+        copy = copy_of(artifact, tmp_path / "copy")
+        (copy / one).write_bytes((artifact / other).read_bytes())
+        (copy / other).write_bytes((artifact / one).read_bytes())
+        found = faults(copy)
+        assert any(detail.startswith(one) for detail in found)
+        assert any(detail.startswith(other) for detail in found)
+
+
+def test_an_appended_byte_is_noticed_in_each_file(artifact: Path, tmp_path: Path) -> None:
+    for name in names(artifact):
+        copy = copy_of(artifact, tmp_path / "copy")
+        with (copy / name).open("ab") as file:
+            file.write(b"\n")
+        for depth in (Depth.STRUCTURE, Depth.READ):
+            assert any(name in detail for detail in faults(copy, depth))
+
+
+def test_a_truncated_file_is_named_with_its_first_lost_tensor(artifact: Path, tmp_path: Path) -> None:
+    for name in names(artifact):
+        size = (artifact / name).stat().st_size
+        for length in {0, 1, size // 2, size - 1} - {size}:
+            copy = copy_of(artifact, tmp_path / "copy")
+            os.truncate(copy / name, length)
+            for depth in (Depth.STRUCTURE, Depth.READ):
+                assert any(name in detail for detail in faults(copy, depth))
+    copy = copy_of(artifact, tmp_path / "copy")
+    os.truncate(copy / SHARDS[1], (artifact / SHARDS[1]).stat().st_size - 1)
+    assert any("first in tensor model.layers.1.up.weight" in detail for detail in faults(copy))
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o200, 0o044, 0o4644, 0o2644])
+def test_a_mode_that_cannot_be_served_is_named(artifact: Path, tmp_path: Path, mode: int) -> None:
+    for name in names(artifact):
+        copy = copy_of(artifact, tmp_path / "copy")
+        (copy / name).chmod(mode)
+        assert any(name in detail for detail in faults(copy, Depth.STRUCTURE))
+
+
+@pytest.mark.parametrize("kind", ["link out", "loop", "pipe", "directory"])
+@pytest.mark.parametrize("name", ["ingot.json", "config.json", SHARDS[0], "ingot.tensors.jsonl"])
+def test_what_is_no_file_is_named_and_not_followed(artifact: Path, tmp_path: Path, kind: str, name: str) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    outside = tmp_path / "outside"
+    (copy / name).rename(outside)
+    if kind == "link out":
+        (copy / name).symlink_to(outside)
+    elif kind == "loop":
+        (copy / name).symlink_to(name)
+    elif kind == "pipe":
+        os.mkfifo(copy / name)
+    else:
+        (copy / name).mkdir()
+    assert any(name in detail for detail in faults(copy))
+
+
+def resealed(copy: Path, change: Callable[[Any], None]) -> None:
+    value = json.loads((copy / "ingot.json").read_bytes())
+    change(value)
+    (copy / "ingot.json").write_bytes(seal(value))
+
+
+def _rewritten(copy: Path, name: str, data: bytes) -> None:
+    """Another content of a file, with a record that agrees: what is left to notice is the structure."""
+    (copy / name).write_bytes(data)
+
+    def change(value: Any) -> None:
+        (entry,) = [subject for subject in value["subject"] if subject["name"] == name]
+        entry["digest"]["sha256"], entry["annotations"]["size"] = sha256(copy / name), len(data)
+
+    resealed(copy, change)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        (INDEX, rb'"total_size": \d+', b'"total_size": 1', "total_size"),
+        (INDEX, rb'(layers.0.up.weight": "model-)00001', rb"\g<1>00002", "index says"),
+        (INDEX, rb'"model.layers.0.up.weight"', b'"model.layers.0.uq.weight"', "index says"),
+        (INDEX, rb'"model-00002-of', b'"../model-00002-of', "path"),
+        (INDEX, rb"^\{", b"[", "JSON"),
+        ("config.json", rb"^\{.*", b"[]", "object"),
+        ("config.json", rb"^\{", b"{{", "JSON"),
+        ("ingot.tensors.jsonl", rb'"shape":\[48\]', b'"shape":[1,48]', "norm.weight"),
+        ("ingot.tensors.jsonl", rb'"dtype":"F32"', b'"dtype":"I32"', "down.weight"),
+        ("ingot.tensors.jsonl", rb'("file":")model-00001', rb"\1model-00003", "follow one another"),
+        ("ingot.tensors.jsonl", rb".*\n\Z", b"", "tensors"),
+        (SHARDS[0], rb'"data_offsets":\[0,', b'"data_offsets":[1,', SHARDS[0]),
+    ],
+)
+def test_files_that_disagree_are_noticed_even_under_a_record_that_agrees(
+    artifact: Path, tmp_path: Path, name: str, old: bytes, new: bytes, told: str
+) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    data = (artifact / name).read_bytes()
+    changed = re.sub(old, new, data, count=1)
+    assert changed != data
+    _rewritten(copy, name, changed)
+    assert any(told in detail for detail in faults(copy, Depth.STRUCTURE))
+
+
+def test_a_record_that_names_a_path_leads_nowhere(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    (tmp_path / "canary").write_text("sings")
+    touched: list[str] = []
+    really_open = os.open
+
+    def spy(path: Any, *rest: Any, **more: Any) -> int:
+        touched.append(str(path))
+        return really_open(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", spy)
+
+    def change(value: Any) -> None:
+        value["subject"].insert(0, {**value["subject"][0], "name": "../canary"})
+
+    resealed(copy, change)
+    found = verify(copy, depth="read")
+    assert not found.ok
+    assert found.identity is None
+    assert any("ingot.json" in path for path in touched)
+    assert not any("canary" in path for path in touched)
+
+
+@pytest.mark.parametrize("size", [0, 2**63, 10**30])
+def test_a_record_of_absurd_sizes_ends_at_once(artifact: Path, tmp_path: Path, size: int) -> None:
+    copy = copy_of(artifact, tmp_path / "copy")
+    resealed(copy, lambda value: value["subject"][4]["annotations"].update(size=size))
+    assert any(f"instead of {size}" in detail for detail in faults(copy))
+
+
+def test_a_file_made_absurdly_long_is_not_read_to_its_end(artifact: Path, tmp_path: Path) -> None:
+    for name in names(artifact):
+        copy = copy_of(artifact, tmp_path / "copy")
+        os.truncate(copy / name, 1 << 42)
+        assert any(name in detail for detail in faults(copy))
+        assert verify(copy, depth="read").nbytes_read < 1 << 30, name
+
+
+def test_memory_does_not_grow_with_the_files(artifact: Path, tmp_path: Path) -> None:
+    import tracemalloc
+
+    copy = copy_of(artifact, tmp_path / "copy")
+    _rewritten(copy, "tokenizer.json", b" " * (40 << 20))
+    verify(copy, depth="structure")
+    tracemalloc.start()
+    try:
+        assert verify(copy, depth="read", jobs=1).ok
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_directory_without_a_record_is_no_artifact(tmp_path: Path) -> None:
+    found = verify(tmp_path)
+    assert not found.ok
+    assert "ingot.json" in found.verdict
+
+
+@pytest.mark.parametrize("path", ["nowhere", "file"])
+def test_what_is_no_directory_is_a_usage_error(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError):
+        verify(tmp_path / path)
+
+
+def test_a_stop_ends_the_check(artifact: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        verify(artifact, depth="read", stop=stop)
+
+
+def test_a_stop_in_the_middle_ends_all_workers(artifact: Path) -> None:
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        verify(artifact, depth="read", stop=stop, jobs=4, progress=lambda _: stop.set())
+
+
+def test_nothing_asked_is_no_yes() -> None:
+    assert not Verification(Depth.READ, (), 0, 0, None).ok
