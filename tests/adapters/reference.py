@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ingot.adapters import Adapter, Factor, Module, ModuleKind, load_factor
+from ingot.adapters import Adapter, Factor, Module, ModuleKind, load_tensor
 
 TILE_ROWS = 3
 KINDS: tuple[tuple[type[nn.Module], ModuleKind], ...] = (
@@ -108,7 +108,7 @@ def _apply(term: object, matrix: torch.Tensor, adapter: Adapter) -> None:
     original = matrix.clone()
 
     def load(factor: Factor) -> torch.Tensor:
-        return load_factor(adapter, factor)
+        return factor.of(load_tensor(adapter.weights, factor.ref))
 
     def tiles() -> Iterator[tuple[int, torch.Tensor]]:
         for row in range(0, len(original), TILE_ROWS):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ingot.adapters import Adapter, Module, ModuleKind, load_factor
+from ingot.adapters import Adapter, Module, ModuleKind, load_tensor
 from ingot.errors import MismatchError, UsageError
 from tests.adapters.files import opened, write_adapter
 
@@ -50,7 +50,7 @@ def our_delta(adapter: Adapter, module: Module) -> torch.Tensor:
     assert [edit.index for edit in edits] == list(range(E))
     result = torch.zeros(module.parameters["down_proj"])
     for edit in edits:
-        edit.term.prepare(lambda factor: load_factor(adapter, factor), lambda: iter(()))(result[edit.index], 0)
+        edit.term.prepare(lambda factor: factor.of(load_tensor(adapter.weights, factor.ref)), lambda: iter(()))(result[edit.index], 0)
     return result.double()
 
 

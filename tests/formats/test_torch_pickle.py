@@ -16,7 +16,8 @@ import torch
 from ingot.errors import AdapterError, BaseError, IngotError, UnsafeInputError
 from ingot.formats import TensorRef, read_torch_zip
 
-from .evil_pickles import HONEST, archive, state_dict, tensor, whole
+from .evil_pickles import HONEST
+from .pickle_assembler import archive, state_dict, tensor, whole
 
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",

@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,20 +150,6 @@ def merge(root: Path, out: Path, /, *, stop_after: int | None = None, **names: A
     with opened(root / "base") as base, opened(root / "adapter") as adapter:
         run = Run(PosixDisk(), 1, torch.device("cpu"), "0.1.0", stop, progress, memory=DigestMemory(root / "cache"))
         return execute(make_plan(base, adapter, **names), base, [adapter], out, run, finish)
-
-
-@dataclass
-class FakeJob:
-    """What `ingot.merge.prepare` gives, with a plan made here."""
-
-    base: Any
-    adapter_files: tuple[Inputs, ...]
-    plan: Plan
-
-    def __enter__(self) -> FakeJob:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def copy_of(artifact: Path, to: Path) -> Path:

@@ -16,7 +16,7 @@ import pytest
 
 import ingot.errors
 from ingot.errors import IngotError, InputChangedError, OutputError, ResourceError
-from ingot.storage import DIRECT_ALIGNMENT, PosixDisk, kernel, round_up
+from ingot.storage import DIRECT_ALIGNMENT, PosixDisk, copying, kernel, round_up
 
 DISK = PosixDisk()
 
@@ -77,6 +77,31 @@ def refuse(call: Callable[..., int], when: Callable[..., bool]) -> Callable[...,
         return call(*arguments)
 
     return refusing
+
+
+@pytest.mark.parametrize("pieces", [1, 4, 9])
+def test_large_buffered_pieces_arrive_in_any_order(tmp_path: Path, pieces: int) -> None:
+    data = os.urandom(pieces << 20)
+    file = DISK.create(tmp_path / "f", nbytes=len(data), direct=False)
+    for i in reversed(range(pieces)):
+        file.write_at(data[i << 20 : (i + 1) << 20], i << 20)
+    file.sync()
+    file.close()
+    assert (tmp_path / "f").read_bytes() == data
+
+
+def test_an_error_of_writing_behind_is_told_and_not_left_to_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = DISK.create(tmp_path / "f", nbytes=8 << 20, direct=False)
+    monkeypatch.setattr(kernel, "finish_writeout", fail)
+    with pytest.raises(ResourceError, match="the disk failed"):
+        for i in range(8):
+            file.write_at(bytes(1 << 20), i << 20)
+    file.close()
 
 
 def test_unaligned_writes_to_a_direct_file_still_arrive(tmp_path: Path) -> None:
@@ -202,7 +227,7 @@ def test_a_copy_has_all_bytes_whichever_way_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, nbytes: int
 ) -> None:
     for name in COPIES[way]:
-        monkeypatch.setattr(kernel, name, lambda *_arguments: 0)
+        monkeypatch.setattr(copying, name, lambda *_arguments: 0)
     data = os.urandom(nbytes)
     (tmp_path / "source").write_bytes(data)
     with open(tmp_path / "source", "rb") as source:
@@ -221,9 +246,9 @@ def test_a_source_that_shrinks_under_the_copy_is_told_and_leaves_no_file(
 ) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100)
     with open(tmp_path / "source", "rb") as source:
-        contents = kernel.copy_contents
-        monkeypatch.setattr(kernel, "copy_contents", lambda a, b, nbytes: contents(a, b, nbytes + 1))
-        monkeypatch.setattr(kernel, "_reflink", lambda *_arguments: False)
+        contents = copying.copy_contents
+        monkeypatch.setattr(copying, "copy_contents", lambda a, b, nbytes: contents(a, b, nbytes + 1))
+        monkeypatch.setattr(copying, "_reflink", lambda *_arguments: False)
         with pytest.raises(InputChangedError):
             DISK.clone(tmp_path / "copy", source.fileno())
     assert not (tmp_path / "copy").exists()

@@ -20,7 +20,7 @@ from ingot.adapters.config import LoraConfig, parse_config
 from ingot.adapters.dora import Dora
 from ingot.adapters.edit import Edit, Update
 from ingot.adapters.factor import Factor
-from ingot.adapters.loading import load_factor, zero_updates
+from ingot.adapters.loading import load_tensor
 from ingot.adapters.module import Module, ModuleKind, matrix_view
 from ingot.adapters.terms import Add, LowRank, Needs, Replace, ReplaceRows, Term
 
@@ -39,8 +39,7 @@ __all__ = [
     "ReplaceRows",
     "Term",
     "Update",
-    "load_factor",
+    "load_tensor",
     "matrix_view",
     "parse_config",
-    "zero_updates",
 ]

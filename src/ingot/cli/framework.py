@@ -87,7 +87,7 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.commands and not name.startswith("-"):
-            raise UsageError("no such verb", found=name, hint=_suggestion(name, list(self.commands)))
+            raise UsageError(f"no such verb: {name}", hint=_suggestion(name, list(self.commands)))
         return super().resolve_command(ctx, args)
 
 
@@ -113,14 +113,14 @@ def as_usage_error(error: click.ClickException) -> UsageError:
     verb = ctx.command_path if ctx is not None else "ingot"
     default = f"Run `{verb} --help` for examples and options."
     if isinstance(error, click.NoSuchOption):
-        options = [name for parameter in ctx.command.params for name in parameter.opts] if ctx is not None else []
+        parameters = ctx.command.params if ctx is not None else []
+        options = [name for parameter in parameters if isinstance(parameter, click.Option) for name in parameter.opts]
         near = _suggestion(error.option_name, [*options, "--help"])
-        return UsageError("no such option", found=error.option_name, hint=near or default)
-    if isinstance(error, click.MissingParameter):
-        name = error.param.make_metavar(ctx) if error.param is not None and ctx is not None else error.param_hint
-        if isinstance(error.param, click.Option):
-            name = error.param.opts[-1]
-        return UsageError(f"{str(name).removesuffix('...')} is missing", hint=default)
+        return UsageError(f"no such option: {error.option_name}", hint=near or default)
+    if isinstance(error, click.MissingParameter) and error.param is not None and error.param.metavar:
+        name = error.param.metavar.removesuffix("...")
+        short = f"{error.param.opts[0]} " if isinstance(error.param, click.Option) else ""
+        return UsageError(f"{short}{name} is missing", hint=default)
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
         return UsageError(f"{error.param.opts[-1]}: {error.message.rstrip('.')}", hint=default)
     message = error.format_message().rstrip(".")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -24,8 +25,9 @@ from ingot.errors import IngotError, ResourceError, printable
 Mode = Literal["human", "json", "quiet"]
 
 #: For streams whose encoding lacks the character: of the same width, so that columns stay.
-_PLAIN = str.maketrans({"×": "x", "·": "*", "…": "~", "−": "-", "Σ": "S", "Δ": "D", "–": "-", "—": "-"})
+_PLAIN = str.maketrans({"×": "x", "·": "*", "…": "~", "−": "-", "Σ": "S", "Δ": "D", "‖": "|", "–": "-", "—": "-"})
 _STYLES = {"bold": "1", "red": "1;31", "yellow": "33", "green": "32", "cyan": "36"}
+_HEADING = re.compile(r"\S+( \d+\b)?")
 _DEFAULT_WIDTH = 100
 _WIDTHS = (40, 120)
 
@@ -72,7 +74,7 @@ class Output:
         return min(max(shutil.get_terminal_size().columns, _WIDTHS[0]), _WIDTHS[1])
 
     def lines(self, lines: Iterable[str], *, headings: bool = True) -> None:
-        """Data for people: to stdout in human mode only. The word that a line begins with is its heading."""
+        """Data for people: to stdout in human mode only. A line's first word, and a number after it, is its heading."""
         if self.mode == "human":
             for line in lines:
                 self._write(self.stdout, self._with_heading(printable(line)) if headings else printable(line))
@@ -123,8 +125,8 @@ class Output:
             self._guarded(stream, stream.flush)
 
     def _with_heading(self, line: str) -> str:
-        head, space, rest = line.partition(" ")
-        return self._styled(head, "bold", self.stdout) + space + rest if head else line
+        match = _HEADING.match(line)
+        return self._styled(match[0], "bold", self.stdout) + line[match.end() :] if match else line
 
     def _styled(self, text: str, style: str | None, stream: TextIO) -> str:
         if style is None or not text or not self._color or not _is_terminal(stream):

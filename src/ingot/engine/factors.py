@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ingot.adapters.factor import Factor
-from ingot.errors import AdapterError, NonFiniteError
+from ingot.adapters.loading import load_tensor
 from ingot.formats.tensor_ref import TensorRef
-from ingot.kernels.dtypes import as_tensor
-from ingot.kernels.finite import first_non_finite
 from ingot.storage.inputs import InputFile
 
-#: Raw adapter tensors kept for the next factor: an expert stack is one tensor with a factor for every expert.
+#: Adapter tensors kept for the next factor: an expert stack is one tensor with a factor for every expert.
 KEPT_NBYTES = 48 << 20
 
 
@@ -38,30 +36,13 @@ class FactorReader:
         with self._lock:
             tensor = self._tensor(factor.adapter, factor.ref)
         # subtle: clone, so that no factor shares memory with a kept tensor and every one has torch's own alignment
-        return factor.of(tensor).to(torch.float32).clone(memory_format=torch.contiguous_format).to(self._device)
+        return factor.of(tensor).clone(memory_format=torch.contiguous_format).to(self._device)
 
     def _tensor(self, adapter: int, ref: TensorRef) -> torch.Tensor:
         key = (adapter, ref.name)
         if key not in self._kept:
-            self._kept[key] = self._read(adapter, ref)
+            self._kept[key] = load_tensor(self._files[adapter][ref.file], ref)
         self._kept.move_to_end(key)
         while len(self._kept) > 1 and sum(t.nbytes for t in self._kept.values()) > KEPT_NBYTES:
             self._kept.popitem(last=False)
         return self._kept[key]
-
-    def _read(self, adapter: int, ref: TensorRef) -> torch.Tensor:
-        if ref.dtype not in ("F64", "F32", "F16", "BF16"):
-            raise AdapterError(
-                "an adapter tensor is not stored as floating point numbers",
-                where=ref.name, expected="F32, F16 or BF16", found=ref.dtype,
-            )  # fmt: skip
-        data = memoryview(bytearray(ref.nbytes))
-        self._files[adapter][ref.file].read_into(data, ref.begin)
-        at = first_non_finite(data, ref.dtype)
-        if at is not None:
-            raise NonFiniteError(
-                "the adapter holds a NaN or an infinity",
-                where=f"{ref.name}, element {at}",
-                hint="The training run diverged, or the file is damaged. Use an earlier adapter checkpoint.",
-            )
-        return as_tensor(data, ref.dtype, ref.shape) if ref.nbytes else torch.empty(ref.shape)

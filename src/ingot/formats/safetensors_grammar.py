@@ -21,7 +21,7 @@ from ingot.formats.tensor_ref import DTYPE_NBYTES, TensorRef
 
 #: The u64 before the JSON.
 PREFIX_NBYTES = 8
-MAX_NTENSORS = 1_000_000
+MAX_NTENSORS = 200_000
 #: A name as written, with escapes and the space around it; bounds how far its end is sought.
 MAX_KEY_NBYTES = 64 * 2**10
 MAX_METADATA_NBYTES = 16 * 2**20

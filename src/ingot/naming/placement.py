@@ -41,8 +41,9 @@ class Placement:
 class Site:
     """A module and where each of its parameters stands.
 
-    Laws: the placements of a parameter cover it exactly once. An absent parameter (a tied alias) has no placements and
-    is listed in `aliases` with the full name of the parameter that is stored in its stead.
+    Laws: the placements of a parameter cover it exactly once. A parameter without a tensor on disk has no key in
+    `placements`; where it is a tied alias, `aliases` has the full name of the parameter that is stored in its stead,
+    and where it has no key there either, it is new to the checkpoint (the head of another task).
     """
 
     module: Module

@@ -56,7 +56,7 @@ class _Builder:
         _refuse_quantized(self.base)
         self.replication = self._replication()
         self.names = self._names()
-        edits = resolve(self.adapters, self.names, self.replication)
+        edits = resolve(self.adapters, self.names, self.replication, self.base.tensors)
         self._check_expected()
         ties = decide(edits, self.names.tied, self.base.config, self.same, self._is_copy)
         absorbed = {id(item) for item in ties.absorbed}

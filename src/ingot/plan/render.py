@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ingot.adapters.dora import Dora
-from ingot.adapters.principal import Principal
-from ingot.adapters.terms import Add, LowRank, Term
 from ingot.plan.figures import (
-    collapse,
     counted,
     labelled,
     listed,
@@ -22,7 +18,8 @@ from ingot.plan.figures import (
     shape_text,
     table,
 )
-from ingot.plan.model import AdapterInfo, BaseInfo, Op, OpKind, Plan
+from ingot.plan.groups import Group, claim_matches, groups, tally
+from ingot.plan.model import AdapterInfo, BaseInfo, OpKind, Options, Plan
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,67 +27,6 @@ if TYPE_CHECKING:
 #: Version of `as_json`'s schema; fields may be added without a new one.
 SCHEMA = 1
 _MOST_DROPPED = 8
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tensors that are changed in the same way: names that differ in numbers only, one shape, one list of formulas.
-
-    `ranks` and `scalings` have an entry for each formula, None where the formula has none; `scalings` include the
-    adapter's weight.
-    """
-
-    pattern: str
-    count: int
-    kind: OpKind
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    formulas: tuple[str, ...]
-    adapters: tuple[int, ...]
-    ranks: tuple[int | None, ...]
-    scalings: tuple[float | None, ...]
-
-
-def groups(plan: Plan) -> list[Group]:
-    """The changed, new and cast tensors in groups, in the order of the output."""
-    nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
-    found: dict[tuple[object, ...], list[Op]] = {}
-    for op in plan.ops:
-        if op.computed or op.kind is not OpKind.COPY:
-            found.setdefault(_key(op), []).append(op)
-    return [_group(ops, sum(nbytes[op.name] for op in ops)) for ops in found.values()]
-
-
-def _key(op: Op) -> tuple[object, ...]:
-    return (collapse(op.name), op.kind, op.dtype, op.shape, *(_facts(placed.term) for placed in op.terms))
-
-
-def _group(ops: Sequence[Op], nbytes: int) -> Group:
-    first = ops[0]
-    # A tensor that fuses many modules (stacked experts) has many terms: each kind is listed once.
-    facts = tuple(dict.fromkeys(_facts(placed.term) for placed in first.terms))
-    terms = [placed.term for op in ops for placed in op.terms]
-    return Group(
-        pattern=collapse(first.name) if len(ops) > 1 else first.name,
-        count=len(ops),
-        kind=first.kind,
-        dtype=first.dtype,
-        shape=first.shape,
-        nbytes=nbytes,
-        formulas=tuple(formula for formula, *_ in facts),
-        adapters=tuple(sorted({factor.adapter for term in terms for factor in term.factors()})),
-        ranks=tuple(rank for _, rank, _ in facts),
-        scalings=tuple(scaling for *_, scaling in facts),
-    )
-
-
-def _facts(term: Term) -> tuple[str, int | None, float | None]:
-    """Formula, rank, scaling."""
-    inner = term.update if isinstance(term, Dora) else term
-    rank = inner.rank if isinstance(inner, LowRank | Principal) else None
-    scaling = inner.scaling if isinstance(inner, LowRank | Principal | Add) else None
-    return term.formula, rank, scaling
 
 
 # -- for people -----------------------------------------------------------------------------------------------------
@@ -101,6 +37,7 @@ def as_lines(plan: Plan, width: int = 80) -> list[str]:
     sections = [
         _base_lines(plan, width),
         *(_adapter_lines(plan, number, width) for number in range(len(plan.adapters))),
+        labelled("Options", _option_texts(plan.options), width),
         _change_lines(plan, width),
         _tensor_lines(plan, width),
         _file_lines(plan, width),
@@ -114,8 +51,8 @@ def as_lines(plan: Plan, width: int = 80) -> list[str]:
 
 def summary_lines(plan: Plan, width: int = 80) -> list[str]:
     """The bill in a few lines, for the head of a merge."""
-    tally = _tally(plan)
-    tensors = ", ".join(f"{number:,} {kind}" for kind, (number, _) in tally.items() if number)
+    counts = tally(plan)
+    tensors = ", ".join(f"{number:,} {kind}" for kind, (number, _) in counts.items() if number)
     lines = labelled("Base", [_base_title(plan.base)], width)
     for number, adapter in enumerate(plan.adapters):
         lines += labelled(_adapter_label(plan, number), [_adapter_title(adapter)], width)
@@ -172,25 +109,19 @@ def _adapter_lines(plan: Plan, number: int, width: int) -> list[str]:
     return labelled(_adapter_label(plan, number), texts, width)
 
 
-def claim_matches(base: BaseInfo, adapter: AdapterInfo) -> bool | None:
-    """Whether the base that the adapter names is this one by name; None where names cannot tell.
-
-    A directory may be called anything, so only two Hub ids can contradict each other.
-    """
-    if not adapter.claimed_base:
-        return None
-    ours, theirs = base.name.casefold(), adapter.claimed_base.rstrip("/").casefold()
-    if ours.count("/") == theirs.count("/") == 1:
-        return ours == theirs
-    return True if ours.rpartition("/")[2] == theirs.rpartition("/")[2] else None
-
-
 def _claim_text(base: BaseInfo, adapter: AdapterInfo) -> str:
     if not adapter.claimed_base:
         return "names no base of its own; its names and shapes fit this one"
     claim = f"names {adapter.claimed_base}" + (f" at {adapter.claimed_revision}" if adapter.claimed_revision else "")
-    verdict = {True: "the same name", False: "another one; names and shapes fit", None: f"here called {base.name}"}
-    return f"{claim} as its base: {verdict[claim_matches(base, adapter)]}"
+    verdict = {True: ": the same name", False: ": another one, though names and shapes fit", None: ""}
+    return f"{claim} as its base{verdict[claim_matches(base, adapter)]}"
+
+
+def _option_texts(options: Options) -> list[str]:
+    """What was asked for beyond the defaults."""
+    default = asdict(Options())
+    asked = {key: value for key, value in asdict(options).items() if value != default[key]}
+    return [f"{key.replace('_', ' ')}: {'yes' if value is True else value}" for key, value in asked.items()]
 
 
 def _change_lines(plan: Plan, width: int) -> list[str]:
@@ -224,19 +155,8 @@ def _group_row(group: Group) -> tuple[str, ...]:
     )
 
 
-def _tally(plan: Plan) -> dict[str, tuple[int, int]]:
-    """Number and bytes of the output's tensors by what happens to them."""
-    nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
-    words = {OpKind.CHANGE: "changed", OpKind.CAST: "cast", OpKind.NEW: "new", OpKind.COPY: "copied"}
-    tally = dict.fromkeys(words.values(), (0, 0))
-    for op in plan.ops:
-        number, size = tally[words[op.kind]]
-        tally[words[op.kind]] = (number + 1, size + nbytes[op.name])
-    return tally
-
-
 def _tensor_lines(plan: Plan, width: int) -> list[str]:
-    rows = [(f"{number:,} {kind}", nbytes_text(size)) for kind, (number, size) in _tally(plan).items() if number]
+    rows = [(f"{number:,} {kind}", nbytes_text(size)) for kind, (number, size) in tally(plan).items() if number]
     lines = labelled("Tensors", [f"{count}, {size}" for count, size in rows], width)
     dropped = [f"{name}: {reason}" for name, reason in plan.dropped.items()]
     more = [f"and {len(dropped) - _MOST_DROPPED} more"] if len(dropped) > _MOST_DROPPED else []
@@ -302,7 +222,7 @@ def as_json(plan: Plan) -> dict[str, object]:
         "base": _fields(plan.base),
         "adapters": [{**_fields(a), "claim_matches": claim_matches(plan.base, a)} for a in plan.adapters],
         "options": _fields(plan.options),
-        "tensors": {kind: {"count": number, "nbytes": size} for kind, (number, size) in _tally(plan).items()},
+        "tensors": {kind: {"count": number, "nbytes": size} for kind, (number, size) in tally(plan).items()},
         "groups": [_fields(group) for group in groups(plan)],
         "shards": [
             {"file": s.file, "nbytes": s.nbytes, "tensors": len(s.ops), "untouched": s.untouched} for s in plan.shards

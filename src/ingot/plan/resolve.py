@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.edit import Edit, Update
+from ingot.adapters.module import Module
 from ingot.adapters.terms import Add, LowRank, Term
 from ingot.checkpoint.locate import Location
 from ingot.errors import AdapterError, MismatchError
+from ingot.formats.tensor_ref import TensorRef
 from ingot.naming import Names
 from ingot.naming.placement import Placement, Site
 from ingot.plan.model import PlacedTerm
@@ -54,8 +56,12 @@ class ResolvedEdit:
         return ".".join(filter(None, (self.site.module.path, self.edit.parameter)))
 
 
-def resolve(adapters: Sequence[Weighted], names: Names, replication: Replication) -> list[ResolvedEdit]:
+def resolve(
+    adapters: Sequence[Weighted], names: Names, replication: Replication, stored: Mapping[str, TensorRef]
+) -> list[ResolvedEdit]:
     """Every edit of every adapter, with its site; adapter order, then the adapter's own order.
+
+    `stored` are the base's tensors: a term may depend on the dtype in which a weight is stored (PiSSA's residual).
 
     Raises:
         MismatchError: a module is not in the base; a shape does not fit; a weight is given to what has no multiple.
@@ -65,11 +71,21 @@ def resolve(adapters: Sequence[Weighted], names: Names, replication: Replication
         for update in adapter.updates:
             path, layer = replication.base_path(update.path)
             site = names.site(path)
-            for edit in update.edits(site.module):
+            for edit in update.edits(_with_dtypes(site, stored)):
                 scaled = replace(edit, term=_weighted(edit.term, weight, update))
                 resolved.append(ResolvedEdit(number, update, site, scaled, layer))
     _refuse_collisions(resolved, adapters)
     return resolved
+
+
+def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Module:
+    """The module with the dtype of each parameter that stands on disk in one dtype."""
+    dtypes = {
+        name: found.pop()
+        for name, placements in site.placements.items()
+        if len(found := {stored[placement.tensor].dtype for placement in placements}) == 1
+    }
+    return replace(site.module, dtypes=dtypes)
 
 
 def _weighted(term: Term, weight: float, update: Update) -> Term:

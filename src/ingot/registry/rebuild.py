@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ingot.checkpoint.locate import locate
-from ingot.errors import AdapterError, BaseError, CheckFailed, IngotError, UsageError
+from ingot.errors import AdapterError, BaseError, CheckFailed, UsageError
 from ingot.formats.index import build_index
 from ingot.plan.model import PLAN_VERSION, Plan
 from ingot.registry.artifact import Artifact, Reading
-from ingot.registry.checks import Check, answer, told
+from ingot.registry.checks import Check, answer
 from ingot.registry.contents import digest_of
 from ingot.registry.public import is_hub_id, public_name
 from ingot.registry.statement import AdapterSpec, BaseSpec, Record
@@ -20,6 +21,7 @@ from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:
     from ingot.merge import Job
+    from ingot.plan.model import AdapterInfo, BaseInfo
 
 
 def inputs_of(record: Record, base: str | None, adapters: Sequence[str] | None) -> tuple[str, list[str]]:
@@ -34,8 +36,8 @@ def inputs_of(record: Record, base: str | None, adapters: Sequence[str] | None) 
         raise UsageError("not as many adapters as the artifact was made of",
                          expected=f"{len(recorded)}, in this order: {', '.join(a.name for a in recorded)}",
                          found=len(told_adapters))  # fmt: skip
-    found = told_adapters or [_on_the_hub(record, str(n), spec) for n, spec in enumerate(recorded)]
-    return base or _on_the_hub(record, "base", record.recipe.base), found
+    found = base or _on_the_hub(record, "base", record.recipe.base)
+    return found, told_adapters or [_on_the_hub(record, str(n), spec) for n, spec in enumerate(recorded)]
 
 
 def _on_the_hub(record: Record, of: str, spec: BaseSpec | AdapterSpec) -> str:
@@ -44,8 +46,7 @@ def _on_the_hub(record: Record, of: str, spec: BaseSpec | AdapterSpec) -> str:
             "the record does not say where this input is", where=spec.name,
             hint="Name base and adapters: `ingot verify OUT --against-inputs --base BASE --adapter ADAPTER`.",
         )  # fmt: skip
-    commits = {entry.annotations.commit for entry in record.dependencies(of).values()} - {None}
-    at = commits.pop() if len(commits) == 1 else spec.revision
+    at = record.commit(of) or spec.revision
     return f"{spec.name}@{at}" if at else spec.name
 
 
@@ -75,41 +76,37 @@ def check_against(artifact: Artifact, base: str, adapters: Sequence[str], readin
 def as_recorded(plan: Plan, record: Record) -> Plan:
     """The plan under the names of the record: a base may be called and lie otherwise, its bytes are what counts."""
     recipe = record.recipe
-    commits = {of: {d.annotations.commit for d in record.dependencies(of).values()} for of in _groups(record)}
-
-    def commit(of: str) -> str | None:
-        return next(iter(commits[of]), None)
-
-    base = replace(plan.base, name=_name(plan.base.name, recipe.base.name), revision=recipe.base.revision,
-                   commit=commit("base"))  # fmt: skip
+    base = replace(plan.base, **_origin(plan.base, recipe.base, record.commit("base")))
     adapters = tuple(
-        replace(info, name=_name(info.name, spec.name), revision=spec.revision, commit=commit(str(number)))
+        replace(info, **_origin(info, spec, record.commit(str(number))))
         for number, (info, spec) in enumerate(zip(plan.adapters, recipe.adapters, strict=True))
     )
     return replace(plan, base=base, adapters=adapters)
 
 
-def _name(now: str, recorded: str) -> str:
-    return now if public_name(now) == recorded else recorded
-
-
-def _groups(record: Record) -> list[str]:
-    return ["base", *(str(number) for number in range(len(record.recipe.adapters)))]
+def _origin(now: BaseInfo | AdapterInfo, spec: BaseSpec | AdapterSpec, commit: str | None) -> dict[str, Any]:
+    # subtle: a record shows names with `public_name`; where that changes nothing else, the name itself is what counts
+    name = now.name if public_name(now.name) == spec.name else spec.name
+    return {"name": name, "revision": spec.revision, "commit": commit}
 
 
 def _input_faults(record: Record, base: str, adapters: Sequence[str], reading: Reading) -> Iterator[str]:
-    for of, spec in zip(_groups(record), [base, *adapters], strict=True):
-        what, error = ("base", BaseError) if of == "base" else (f"adapter {int(of) + 1}", AdapterError)
-        folder = locate(spec, what=what.split()[0], error=error).path
-        for name, entry in record.dependencies(of).items():
-            try:
-                with InputFile.open(folder, name, error=CheckFailed) as file:
-                    same = file.nbytes == entry.annotations.size and digest_of(file, reading) == entry.digest.sha256
-            except (CheckFailed, IsADirectoryError) as failure:
-                yield f"{name} of the {what}: {told(failure) if isinstance(failure, IngotError) else failure}"
-                continue
-            if not same:
-                yield f"{name} of the {what} is not the file that was merged"
+    yield from _folder_faults(record, "base", "the base", locate(base, what="base", error=BaseError).path, reading)
+    for number, spec in enumerate(adapters):
+        folder = locate(spec, what="adapter", error=AdapterError).path
+        yield from _folder_faults(record, str(number), f"adapter {number + 1}", folder, reading)
+
+
+def _folder_faults(record: Record, of: str, title: str, folder: Path, reading: Reading) -> Iterator[str]:
+    for name, entry in record.dependencies(of).items():
+        try:
+            with InputFile.open(folder, name, error=CheckFailed) as file:
+                same = file.nbytes == entry.annotations.size and digest_of(file, reading) == entry.digest.sha256
+        except CheckFailed:
+            yield f"{name} of {title} is missing, or cannot be opened"
+            continue
+        if not same:
+            yield f"{name} of {title} is not the file that was merged"
 
 
 def _plan_faults(plan: Plan, artifact: Artifact) -> Iterator[str]:
@@ -136,25 +133,19 @@ def _differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> 
     )  # fmt: skip
     for file, tensor, count in differing:
         yield f"{file}: tensor {tensor} differs" if tensor else f"{file}: the header differs in {count} bytes"
-    expected = _small_digests(job, plan, artifact.record)
-    for name, sha256 in expected.items():
+    for name, sha256 in _small_digests(plan, artifact.record).items():
         subject = artifact.record.subjects.get(name)
         if subject is None or subject.sha256 != sha256:
             yield f"{name}: not what the plan makes"
 
 
-def _small_digests(job: Job, plan: Plan, record: Record) -> dict[str, str]:
-    """The digests that the index and the side files must have."""
-    digests = {}
+def _small_digests(plan: Plan, record: Record) -> dict[str, str | None]:
+    """The digests that the index and the side files must have; None for a copy of what the record does not list."""
+    digests: dict[str, str | None] = {}
     for side in plan.side_files:
         source = record.dependencies(side.origin).get(side.name)
-        if side.content is not None:
-            digests[side.name] = hashlib.sha256(side.content).hexdigest()
-        elif source is not None:
-            digests[side.name] = source.digest.sha256
-        else:  # a tokenizer beside an adapter, which is no part of the adapter itself
-            file = job.adapter_files[int(side.origin)][side.name]
-            digests[side.name] = file.sha256()
+        copied = source.digest.sha256 if source else None
+        digests[side.name] = copied if side.content is None else hashlib.sha256(side.content).hexdigest()
     if plan.index_name is not None:
         weight_map = {ref.name: shard.file for shard in plan.shards for ref in shard.header.tensors}
         digests[plan.index_name] = hashlib.sha256(build_index(weight_map, plan.payload_nbytes)).hexdigest()

@@ -225,6 +225,10 @@ class Record:
         every = self.statement.predicate.build.dependencies
         return {entry.name: entry for entry in every if entry.annotations.of == of}
 
+    def commit(self, of: str) -> str | None:
+        """The commit of the Hub that "base", or the adapter with this number, came from."""
+        return next((entry.annotations.commit for entry in self.dependencies(of).values()), None)
+
 
 def write_record(statement: Statement) -> bytes:
     """The record's bytes, with identity and seal put in."""

@@ -5,7 +5,7 @@
       claims        whose work directory it is;  workdir: where it lies;  journal, lines: what in it is believed
     inputs          input files: regular, inside their folder, unchanged
     digest_memory   sha256 of big inputs, remembered from run to run
-    lock, kernel, os_errors, names: what the above stand on
+    copying, write_behind, lock, kernel, os_errors, names: what the above stand on
 
 Knows nothing of tensors. Raises OutputError, ResourceError, UnsafeInputError, InputChangedError, and the class that
 the opener of an input names; no OSError leaves this room.
@@ -13,11 +13,11 @@ the opener of an input names; no OSError leaves this room.
 
 from __future__ import annotations
 
+from ingot.storage.copying import CopyMethod
 from ingot.storage.digest_memory import DigestMemory, cache_directory
 from ingot.storage.disk import DIRECT_ALIGNMENT, Disk, Lock, OutputFile, PosixDisk, round_up
 from ingot.storage.inputs import FileIdentity, InputFile
 from ingot.storage.journal import Finished
-from ingot.storage.kernel import CopyMethod
 from ingot.storage.names import name_fault
 from ingot.storage.staged_file import StagedFile
 from ingot.storage.staging import RECORD_NAME, Staging, sweep

@@ -16,16 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from ingot.storage import kernel
-from ingot.storage.kernel import CopyMethod
+from ingot.storage import copying, kernel
+from ingot.storage.copying import CopyMethod
 from ingot.storage.lock import PosixLock
 from ingot.storage.os_errors import free_nbytes, output_fault
+from ingot.storage.write_behind import WriteBehind
 
 #: O_DIRECT wants offsets, lengths and addresses in multiples of this: the logical block of every common disk.
 DIRECT_ALIGNMENT = 4096
 
-#: Pieces below this stay in the page cache; asking the kernel to drop them costs more than it gives.
-_DROP_FROM_NBYTES = 1 << 20
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -118,7 +117,7 @@ class PosixDisk:
         with _as_output_fault(path, needed=nbytes):
             fd = os.open(path, _CREATE, 0o666)
             try:
-                method = kernel.copy_contents(source, fd, nbytes)
+                method = copying.copy_contents(source, fd, nbytes)
             except BaseException:
                 os.close(fd)
                 os.unlink(path)
@@ -162,12 +161,13 @@ class PosixDisk:
 
 
 class PosixOutputFile:
-    """A file written with pwrite(2): past the page cache where the file system allows it, else dropping pages."""
+    """A file written with pwrite(2): past the page cache where the file system allows it, else by `WriteBehind`."""
 
     def __init__(self, fd: int, path: Path, *, direct: bool) -> None:
         self._fd = fd
         self._path = path
         self._direct = direct
+        self._behind = WriteBehind(fd)
 
     @property
     def direct(self) -> bool:
@@ -179,8 +179,8 @@ class PosixOutputFile:
             written = 0
             while written < len(view):
                 written += self._write_some(view[written:], offset + written)
-        if not self._direct and len(view) >= _DROP_FROM_NBYTES:
-            kernel.drop_pages(self._fd, offset, len(view))
+            if not self._direct:
+                self._behind.add(offset, len(view))
 
     def _write_some(self, view: memoryview, offset: int) -> int:
         """One pwrite; a short one is continued by the caller, a refusal of direct I/O is answered by buffered I/O."""

@@ -5,23 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import sys
 from contextlib import suppress
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-from ingot.errors import InputChangedError
-
-CopyMethod = Literal["reflink", "copy_file_range", "read_write"]
-
-_FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
 _F_FULLFSYNC = getattr(fcntl, "F_FULLFSYNC", None)
-_COPY_NBYTES = 8 << 20
-_RANGE_NBYTES = 1 << 30  # short enough that Ctrl-C is answered between two calls
-_NO_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
 
 def set_direct(fd: int, on: bool) -> bool:
@@ -41,26 +32,46 @@ def preallocate(fd: int, nbytes: int) -> None:
 
     fallocate(2) is called itself: posix_fallocate(3) of glibc writes to every block where the file system cannot.
     """
-    call = _fallocate()
-    if nbytes == 0 or call is None:
-        return
-    while call(fd, 0, 0, nbytes) != 0:
-        code = ctypes.get_errno()
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-            raise OSError(code, os.strerror(code))
-        if code != errno.EINTR:
+    call = _libc("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while nbytes and call is not None and call(fd, 0, 0, nbytes) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            _raise_disk_error()
             return
 
 
+def start_writeout(fd: int, offset: int, nbytes: int) -> None:
+    """Have the kernel begin to write the range to the disk. Raises OSError. Linux only."""
+    _sync_file_range(fd, offset, nbytes, 2)
+
+
+def finish_writeout(fd: int, offset: int, nbytes: int) -> None:
+    """Wait until the range is written. Raises OSError. Linux only; durable it is not, the disk has a cache."""
+    _sync_file_range(fd, offset, nbytes, 1 | 2 | 4)
+
+
+def _sync_file_range(fd: int, offset: int, nbytes: int, flags: int) -> None:
+    call = _libc("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    if call is not None and call(fd, offset, nbytes, flags) != 0:
+        # subtle: an error told here is not told again by fsync, so it must not be lost.
+        _raise_disk_error()
+
+
+def _raise_disk_error() -> None:
+    """Raise what the last call met, unless it only says that it is not offered here."""
+    code = ctypes.get_errno()
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        raise OSError(code, os.strerror(code))
+
+
 @cache
-def _fallocate() -> Any:
+def _libc(name: str, *arguments: Any) -> Any:
+    """A function of the C library that Python does not offer; None off Linux and where it is missing."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
-    call = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    call = getattr(libc, f"{name}64", None) or getattr(libc, name, None)
     if call is not None:
-        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-        call.restype = ctypes.c_int
+        call.argtypes = arguments
     return call
 
 
@@ -77,7 +88,7 @@ def full_sync(fd: int) -> None:
 
 
 def drop_pages(fd: int, offset: int, nbytes: int) -> None:
-    """Start writing the range out and forget its clean pages, so that dirty pages never pile up to the throttle."""
+    """Forget the range's clean pages."""
     _advise(fd, offset, nbytes, "POSIX_FADV_DONTNEED")
 
 
@@ -97,51 +108,6 @@ def _advise(fd: int, offset: int, nbytes: int, advice: str) -> None:
             os.posix_fadvise(fd, offset, nbytes, getattr(os, advice))
 
 
-def copy_contents(source: int, target: int, nbytes: int) -> CopyMethod:
-    """Copy bytes [0, nbytes) of `source` into the empty `target` the cheapest way there is; says which way it was.
-
-    A reflink shares the blocks (btrfs, XFS, bcachefs) and takes no time; copy_file_range keeps the bytes in the
-    kernel or on the file server. Raises OSError of the target; InputChangedError when the source is shorter.
-    """
-    if _reflink(source, target):
-        return "reflink"
-    done = _copy_in_kernel(source, target, nbytes)
-    if done == nbytes and nbytes:
-        return "copy_file_range"
-    _copy_by_hand(source, target, done, nbytes)
-    return "read_write"
-
-
-def _reflink(source: int, target: int) -> bool:
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        return False
-    return True
-
-
-def _copy_in_kernel(source: int, target: int, nbytes: int) -> int:
-    """How many bytes copy_file_range(2) took over before it refused, or met the end of the source."""
-    done = 0
-    if not hasattr(os, "copy_file_range"):
-        return done
-    preallocate(target, nbytes)
-    while done < nbytes:
-        try:
-            count = os.copy_file_range(source, target, min(nbytes - done, _RANGE_NBYTES), done, done)
-        except OSError as error:
-            if error.errno in _NO_RANGE:
-                break
-            raise
-        if count == 0:
-            break
-        drop_pages(target, done, count)
-        done += count
-    return done
-
-
 def read_some(fd: int, room: memoryview, offset: int) -> int:
     """Read at `offset` into `room`, at most len(room) bytes; 0 at the end of the file. Raises OSError."""
     if hasattr(os, "preadv"):
@@ -149,18 +115,3 @@ def read_some(fd: int, room: memoryview, offset: int) -> int:
     piece = os.pread(fd, len(room), offset)
     room[: len(piece)] = piece
     return len(piece)
-
-
-def _copy_by_hand(source: int, target: int, begin: int, nbytes: int) -> None:
-    with mmap.mmap(-1, _COPY_NBYTES) as buffer, memoryview(buffer) as view:
-        while begin < nbytes:
-            with view[: nbytes - begin] as room:
-                count = read_some(source, room, begin)
-            if count == 0:
-                raise InputChangedError("the file became shorter while it was copied", expected=nbytes, found=begin)
-            written = 0
-            while written < count:
-                with view[written:count] as rest:
-                    written += os.pwrite(target, rest, begin + written)
-            drop_pages(target, begin, count)
-            begin += count

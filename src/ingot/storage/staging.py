@@ -29,9 +29,9 @@ from typing import Self
 
 from ingot.errors import IngotError, OutputError
 from ingot.storage.claims import Claim, begin, resume, sweep_published
+from ingot.storage.copying import CopyMethod
 from ingot.storage.disk import Disk, Lock
 from ingot.storage.journal import Finished
-from ingot.storage.kernel import CopyMethod
 from ingot.storage.names import name_fault
 from ingot.storage.staged_file import StagedFile
 from ingot.storage.workdir import Place, is_regular, list_names, remove_work

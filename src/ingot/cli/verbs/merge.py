@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,13 @@ _EXAMPLES = (
 )
 
 
+def _device(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """`name`, when it is spelled like a device; whether this machine has it, the run will say."""
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise UsageError(f"no such device: {name}", expected="cpu, cuda or cuda:N")
+    return name
+
+
 @click.command(
     cls=Verb,
     short_help="The same plan, executed: a checkpoint, whole or absent.",
@@ -46,7 +54,7 @@ _EXAMPLES = (
 @click.argument("adapters", metavar="ADAPTER[=WEIGHT]...", nargs=-1, required=True)
 @click.option("-o", "--output", "target", cls=Option, group=RUN, metavar="OUT", required=True,
               help="The directory to be made. It appears when it is whole; it must not exist before.")  # fmt: skip
-@click.option("--device", cls=Option, group=RUN, metavar="DEVICE", default="cpu", show_default=True,
+@click.option("--device", cls=Option, group=RUN, metavar="DEVICE", default="cpu", show_default=True, callback=_device,
               help="Where the arithmetic is done: cpu, cuda or cuda:N.")  # fmt: skip
 @jobs_option
 @click.option("--restart", cls=Option, group=RUN, is_flag=True,
@@ -106,7 +114,7 @@ def _made_before(output: Output, job: Job, target: Path) -> Record | None:
     Then the run itself says what is wrong with the target.
     """
     from ingot.registry import verify
-    from ingot.storage import RECORD_NAME, DigestMemory
+    from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, sweep
 
     if not (target / RECORD_NAME).is_file():
         return None
@@ -122,7 +130,10 @@ def _made_before(output: Output, job: Job, target: Path) -> Record | None:
         recorded = {name: entry.digest.sha256 for name, entry in record.dependencies(of).items()}
         if recorded != {name: memory.sha256(file) for name, file in files.items()}:
             return None
-    return record if verify(target).ok else None
+    if not verify(target).ok:
+        return None
+    sweep(PosixDisk(), target)  # what a run that died right after its last step left
+    return record
 
 
 def _read_record(target: Path) -> Record:

@@ -1,0 +1,97 @@
+"""What a plan does, counted: tensors that change alike, tensors by their fate, and whose base an adapter names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot.adapters.dora import Dora
+from ingot.adapters.principal import Principal
+from ingot.adapters.terms import Add, LowRank, Term
+from ingot.plan.figures import collapse
+from ingot.plan.model import AdapterInfo, BaseInfo, Op, OpKind, Plan
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that are changed in the same way: names that differ in numbers only, one shape, one list of formulas.
+
+    `ranks` and `scalings` have an entry for each formula, None where the formula has none; `scalings` include the
+    adapter's weight.
+    """
+
+    pattern: str
+    count: int
+    kind: OpKind
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    formulas: tuple[str, ...]
+    adapters: tuple[int, ...]
+    ranks: tuple[int | None, ...]
+    scalings: tuple[float | None, ...]
+
+
+def groups(plan: Plan) -> list[Group]:
+    """The changed, new and cast tensors in groups, in the order of the output."""
+    nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
+    found: dict[tuple[object, ...], list[Op]] = {}
+    for op in plan.ops:
+        if op.computed or op.kind is not OpKind.COPY:
+            found.setdefault(_key(op), []).append(op)
+    return [_group(ops, sum(nbytes[op.name] for op in ops)) for ops in found.values()]
+
+
+def _key(op: Op) -> tuple[object, ...]:
+    return (collapse(op.name), op.kind, op.dtype, op.shape, *(_facts(placed.term) for placed in op.terms))
+
+
+def _group(ops: Sequence[Op], nbytes: int) -> Group:
+    first = ops[0]
+    # A tensor that fuses many modules (stacked experts) has many terms: each kind is listed once.
+    facts = tuple(dict.fromkeys(_facts(placed.term) for placed in first.terms))
+    terms = [placed.term for op in ops for placed in op.terms]
+    return Group(
+        pattern=collapse(first.name) if len(ops) > 1 else first.name,
+        count=len(ops),
+        kind=first.kind,
+        dtype=first.dtype,
+        shape=first.shape,
+        nbytes=nbytes,
+        formulas=tuple(formula for formula, *_ in facts),
+        adapters=tuple(sorted({factor.adapter for term in terms for factor in term.factors()})),
+        ranks=tuple(rank for _, rank, _ in facts),
+        scalings=tuple(scaling for *_, scaling in facts),
+    )
+
+
+def _facts(term: Term) -> tuple[str, int | None, float | None]:
+    """Formula, rank, scaling."""
+    inner = term.update if isinstance(term, Dora) else term
+    rank = inner.rank if isinstance(inner, LowRank | Principal) else None
+    scaling = inner.scaling if isinstance(inner, LowRank | Principal | Add) else None
+    return term.formula, rank, scaling
+
+
+def tally(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Number and bytes of the output's tensors by what happens to them."""
+    nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
+    words = {OpKind.CHANGE: "changed", OpKind.CAST: "cast", OpKind.NEW: "new", OpKind.COPY: "copied"}
+    counts = dict.fromkeys(words.values(), (0, 0))
+    for op in plan.ops:
+        number, size = counts[words[op.kind]]
+        counts[words[op.kind]] = (number + 1, size + nbytes[op.name])
+    return counts
+
+
+def claim_matches(base: BaseInfo, adapter: AdapterInfo) -> bool | None:
+    """Whether the base that the adapter names is this one by name; None where names cannot tell.
+
+    A directory may be called anything, so only two Hub ids can contradict each other.
+    """
+    if not adapter.claimed_base:
+        return None
+    ours, theirs = base.name.casefold(), adapter.claimed_base.rstrip("/").casefold()
+    if ours.count("/") == theirs.count("/") == 1:
+        return ours == theirs
+    return True if ours.rpartition("/")[2] == theirs.rpartition("/")[2] else None
