@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ingot.cli import main
 from tests.cli.toys import adapter_tensors, ingot, make_adapter, make_base, snapshot
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -168,19 +170,32 @@ WRONG = [
 
 @pytest.mark.parametrize(("line", "code", "word"), WRONG, ids=[line for line, _, _ in WRONG])
 def test_a_wrong_input_is_refused_with_its_exit_code_and_nothing_is_written(
-    wrong: Path, line: str, code: int, word: str
+    wrong: Path, line: str, code: int, word: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import shlex
-
+    monkeypatch.chdir(wrong)
     before = snapshot(wrong)
-    done = ingot(*shlex.split(line), cwd=wrong)
-    talk = done.stderr.decode()
-    assert (done.returncode, word in talk) == (code, True), talk
-    assert talk.count("error: ") == 1
-    assert "Traceback" not in talk
-    assert "owned" not in talk + done.stdout.decode()
+    returned = main(shlex.split(line))
+    out, err = capfd.readouterr()
+    _check(returned, out, err, code, word)
     assert snapshot(wrong) == before
     assert not (wrong / "out").exists()
+
+
+#: One of each class, in a process of its own.
+EACH = list({code: (line, code, word) for line, code, word in reversed(WRONG)}.values())
+
+
+@pytest.mark.parametrize(("line", "code", "word"), EACH, ids=[str(code) for _, code, _ in EACH])
+def test_the_exit_code_is_that_of_the_process(wrong: Path, line: str, code: int, word: str) -> None:
+    done = ingot(*shlex.split(line), cwd=wrong)
+    _check(done.returncode, done.stdout.decode(), done.stderr.decode(), code, word)
+
+
+def _check(returned: int, out: str, err: str, code: int, word: str) -> None:
+    assert (returned, word in err) == (code, True), err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    assert "owned" not in out + err
 
 
 def test_a_device_that_is_not_there_is_a_missing_component(wrong: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tiny Llama-like checkpoint and LoRA adapters for it, written by the safetensors library; no torch, no transformers."""
+"""A tiny Llama-like checkpoint and LoRA adapters for it, written by the safetensors library."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MODULES = {
     "self_attn.o_proj": (HIDDEN, HIDDEN), "mlp.gate_proj": (INNER, HIDDEN), "mlp.up_proj": (INNER, HIDDEN),
     "mlp.down_proj": (HIDDEN, INNER),
 }  # fmt: skip
+NORMS = ("input_layernorm", "post_attention_layernorm")
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": WORDS, "hidden_size": HIDDEN,
     "intermediate_size": INNER, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -39,7 +40,7 @@ def make_base(path: Path, *, shards: int = 2, config: Mapping[str, object] | Non
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         tensors |= {f"{prefix}.{module}.weight": weight(*shape) for module, shape in MODULES.items()}
-        tensors |= {f"{prefix}.{norm}.weight": weight(HIDDEN) for norm in ("input_layernorm", "post_attention_layernorm")}
+        tensors |= {f"{prefix}.{norm}.weight": weight(HIDDEN) for norm in NORMS}
     tensors |= {"model.norm.weight": weight(HIDDEN), "lm_head.weight": weight(WORDS, HIDDEN)}
     path.mkdir(parents=True)
     _save_sharded(path, tensors, shards)
@@ -63,7 +64,9 @@ def _save_sharded(path: Path, tensors: Mapping[str, np.ndarray], shards: int) ->
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def adapter_tensors(modules: Sequence[str] = ("q_proj", "v_proj"), rank: int = 4, seed: int = 1) -> dict[str, np.ndarray]:
+def adapter_tensors(
+    modules: Sequence[str] = ("q_proj", "v_proj"), rank: int = 4, seed: int = 1
+) -> dict[str, np.ndarray]:
     """A[r, in] and B[out, r] of these modules in every layer."""
     random = np.random.default_rng(seed)
     tensors = {}
@@ -98,7 +101,8 @@ def make_adapter(
 
 def environment(**more: str) -> dict[str, str]:
     """What a command runs in: no network, no colours of the caller, its own cache."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")}
+    dropped = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LC_ALL", "LANG")
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return {**kept, "PYTHONPATH": str(SOURCE), "HF_HUB_OFFLINE": "1", "TERM": "xterm", **more}
 
 

@@ -81,7 +81,7 @@ LAYERS: dict[str, tuple[list[str], str]] = {
     "qwen2_moe": (["q_proj", "shared_expert.up_proj"], "model.norm"),
     "qwen3_moe": (["q_proj", "o_proj"], "k_norm"),
     "olmoe": (["q_proj", "o_proj"], "model.norm"),
-    "deepseek_v3": (["q_a_proj", "shared_experts.up_proj"], "kv_a_layernorm"),
+    "deepseek_v3": (["q_a_proj", "o_proj"], "kv_a_layernorm"),
     "phimoe": (["q_proj", "o_proj"], "model.norm"),
     "granitemoe": (["q_proj", "o_proj"], "model.norm"),
     "gpt_oss": (["q_proj", "o_proj"], "model.norm"),
@@ -194,7 +194,6 @@ VARIANTS = [
     Case("llama_tied", "resized, token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [67, 69]}, vocab=70),
     Case("gemma3_text", "resized", {"target_modules": ["q_proj"]}, vocab=72),
     Case("gpt_neox", "resized", {"target_modules": ["query_key_value"]}, vocab=72),
-    Case("llava", "resized", {"target_modules": ["q_proj"]}, vocab=72),
     Case("gpt2", "resized", {"target_modules": ["c_attn"]}, vocab=72),
     # embeddings as targets
     Case("llama", "embeddings targeted", {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,14 @@ def test_a_merge_in_float32_is_pefts(case: Case, workshop: Workshop, target: Pat
     assert_close(ours, expected, case.tolerance)
     assert changed(on_disk(base), ours) == changed(on_disk(base), expected)
     assert changed(on_disk(base), ours)
-    said, truth = config_of(target), config_of(theirs)
-    assert {key: said.get(key) for key in TRUTHS} == {key: truth.get(key) for key in TRUTHS}
+    assert _truths(config_of(target)) == _truths(config_of(theirs))
     load_output(target)
+
+
+def _truths(config: dict[str, Any]) -> dict[str, Any]:
+    """What the config says of the weights. transformers notes the dtype in sub-configs too once it has loaded a model."""
+    parts = {key: config.get(key) for key in TRUTHS}
+    return {
+        key: {name: inner for name, inner in part.items() if name != "dtype"} if isinstance(part, dict) else part
+        for key, part in parts.items()
+    }

@@ -144,11 +144,12 @@ class Adapter:
         return (*missing, *(f"{path}.{name}" for name in self._replaced(module, path) if name not in present))
 
     def _replaced(self, module: Module, path: str) -> tuple[str, ...]:
-        """The parameters of a module that the adapter must replace."""
+        """The parameters of a module that the adapter must replace, whichever release saved it."""
         if self.config.saves(path):
             return tuple(module.parameters)
         wrapped = path in self._layer_paths()
-        return tuple(name for name in module.parameters if self.config.trains(f"{path}.{name}", wrapped=wrapped))
+        biases = (name for name in module.parameters if f".{name}".endswith(".bias"))
+        return tuple(name for name in biases if self.config.trains(f"{path}.{name}", wrapped=wrapped))
 
     def _layer_paths(self) -> frozenset[str]:
         return frozenset(update.path for update in self.updates if hasattr(update, "rank"))

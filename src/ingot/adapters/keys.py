@@ -71,8 +71,10 @@ _EXTRAS = (
     (re.compile(r"(?P<path>.+?)\.lora_velora_embed(\..*)?"), "VeLoRA's compressed activations, used in training only"),
     (re.compile(r"(?P<path>.+?)\.lora_monteclora_sampler\..+"), "MonteCLoRA's sampler, used in training only"),
     (re.compile(r"(?P<path>.+?)\.original_module\..+"), "the untrained original beside a trained copy"),
+    (re.compile(r"(?P<path>.+?)\.modules_to_save\.(weight|bias)"), "a second copy of a saved module, for a resized one"),
     (re.compile(r"(?P<path>.+?)\.token_adapter\.trainable_tokens_original(\..*)?"), "the untrained token rows"),
 )
+_COPIES = re.compile(r"\.(?:original_module|modules_to_save)\.")
 _SAVED = re.compile(r"(?P<path>.+?)\.modules_to_save\.(?P<name>[^.]+)\.(?P<rest>.+)")
 _WRAPPED = re.compile(r"(?P<path>.+?)(?P<tokens>\.token_adapter)?(?:\.base_layer)+")
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -98,7 +100,24 @@ def parse_keys(tensors: Sequence[TensorRef]) -> tuple[Key, ...]:
             found = f"`{seen[meaning]}` and `{key.ref.name}`"
             raise AdapterError("two tensors mean the same", where=key.path, found=found)
         seen[meaning] = key.ref.name
+    _check_copies(keys)
     return keys
+
+
+def _check_copies(keys: Sequence[Key]) -> None:
+    """What PEFT saves beside a trained copy is of no use without that copy, and has its shape."""
+    trained = {f"{key.path}.{key.parameter}": key.ref for key in keys if key.role is Role.FULL}
+    for key in keys:
+        tail = _COPIES.split(key.ref.name, maxsplit=1)[1:]
+        if key.role is Role.EXTRA and tail:
+            name = f"{key.path}.{tail[0]}"
+            twin = trained.get(name)
+            if twin is None or twin.shape != key.ref.shape:
+                raise AdapterError(
+                    "an unused tensor lacks the trained one beside it", where=f"`{key.ref.name}`",
+                    expected=f"`{name}` of shape {list(key.ref.shape)}",
+                    found=None if twin is None else list(twin.shape),
+                )  # fmt: skip
 
 
 def _without_prefix(tensors: Sequence[TensorRef]) -> list[str]:

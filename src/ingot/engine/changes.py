@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 
 from ingot.adapters.terms import Load
-from ingot.errors import BaseError
 from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.dtypes import as_tensor
 from ingot.kernels.tile import BlockChange, TileGrid, apply_changes
@@ -71,16 +70,21 @@ class Changes:
 
     def _tiles(self, op: Op, number: int) -> Iterator[tuple[int, torch.Tensor]]:
         """The matrix of term `number` as float32 tiles, with all terms before it applied."""
-        if op.source is None:
-            raise BaseError("a term needs the base's weight, and the base has none", where=op.name)
         placed = op.terms[number]
         rows, columns = op.view
         grid = TileGrid(rows, columns)
         for tile in grid.over(placed.rows[0] * columns, placed.rows[1] * columns):
             begin, end = grid.rows_of(tile)
-            raw = self._read_source(op.source, begin * columns, end * columns)
-            weight = as_tensor(raw, op.source.dtype, (end - begin, columns)).to(self._device, torch.float32)
+            weight = self._source_rows(op, begin, end)
             earlier = [self._change(op, n) for n in range(number)]
             apply_changes(weight, begin, [change for change in earlier if change.meets(begin, end)])
             first, last = max(begin, placed.rows[0]), min(end, placed.rows[1])
             yield first - placed.rows[0], weight[first - begin : last - begin, placed.columns[0] : placed.columns[1]]
+
+    def _source_rows(self, op: Op, begin: int, end: int) -> torch.Tensor:
+        """Rows [begin, end) of what the op starts from, in float32; zeros where its first term brings all of it."""
+        columns = op.view[1]
+        if op.source is None:
+            return torch.zeros(end - begin, columns, device=self._device)
+        raw = self._read_source(op.source, begin * columns, end * columns)
+        return as_tensor(raw, op.source.dtype, (end - begin, columns)).to(self._device, torch.float32)

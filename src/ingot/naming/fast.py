@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ingot.adapters.module import Module, ModuleKind
 from ingot.naming.layout import Layout
 from ingot.naming.names_only import modules_from
-from ingot.naming.table import Table, tied_aliases
+from ingot.naming.table import Table, stored_twice, tied_aliases
 
 LAYER = re.compile(r"model\.layers\.\d+\.(.+)")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -99,13 +99,16 @@ def table(
     if not isinstance(layers, int) or layers > len(shapes) or not isinstance(tied, bool):
         return None
     expected = family.parameters(config, layers)
-    aliases = tied_aliases({HEAD: EMBEDDING} if tied else {}, shapes.__contains__)
+    pairs = {HEAD: EMBEDDING} if tied else {}
+    aliases = tied_aliases(pairs, shapes.__contains__)
     if {name: len(shape) for name, shape in shapes.items()} != {n: d for n, d in expected.items() if n not in aliases}:
         return None
-    return _table(shapes, family, aliases)
+    return _table(shapes, family, aliases, stored_twice(pairs, shapes.__contains__))
 
 
-def _table(shapes: Mapping[str, tuple[int, ...]], family: Family, aliases: Mapping[str, str]) -> Table:
+def _table(
+    shapes: Mapping[str, tuple[int, ...]], family: Family, aliases: Mapping[str, str], twice: Mapping[str, str]
+) -> Table:
     modules = modules_from(shapes, lambda path: _kind(path, family))
     for alias, source in aliases.items():
         path = alias.removesuffix(".weight")
@@ -117,6 +120,7 @@ def _table(shapes: Mapping[str, tuple[int, ...]], family: Family, aliases: Mappi
         layouts={name: Layout.whole(name, shape) for name, shape in shapes.items()},
         owners={name: name for name in shapes},
         tied=aliases,
+        stored_twice=twice,
         prefix="model",
     )
 

@@ -86,10 +86,17 @@ class Names:
     def tied(self) -> Mapping[str, str]:
         """Parameters that are not on disk because another one stands for them: full name of alias to that of source.
 
-        Two parameters that the configuration ties but that are both on disk are not in here: transformers ties those
-        only when their values are equal.
+        Two parameters that the configuration ties but that are both on disk are in `stored_twice` instead.
         """
         return self._known.tied
+
+    @property
+    def stored_twice(self) -> Mapping[str, str]:
+        """Parameters that the configuration ties although both are on disk: alias to source.
+
+        transformers ties those when their values are equal. An edit of one alone parts them.
+        """
+        return self._known.stored_twice
 
     @property
     def absent(self) -> tuple[str, ...]:

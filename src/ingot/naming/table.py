@@ -40,6 +40,7 @@ class Table:
         scattered: parameters that are on disk, but not in blocks: the reason, by full name.
         owners: the in-memory parameter (the first of several) that a tensor on disk is loaded into.
         tied: parameters that are not on disk because another, which is, stands for them: alias to source.
+        stored_twice: pairs that the model ties although both are on disk: alias to source.
         prefix: name of the submodule that holds the bare model ("model" of a LlamaForCausalLM), or "".
         translate: the meaning of a tensor name that is neither in memory nor on disk.
         disk_name: the name on disk of a parameter that is not there yet.
@@ -53,6 +54,7 @@ class Table:
     scattered: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
+    stored_twice: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     translate: Callable[[str], Part | None] = _no_part
     disk_name: Callable[[str], str] = _same_name
@@ -108,6 +110,11 @@ def tied_aliases(pairs: Mapping[str, str], present: Callable[[str], bool]) -> di
         if held is not None:
             aliases.update({name: held for name in members if not present(name)})
     return aliases
+
+
+def stored_twice(pairs: Mapping[str, str], present: Callable[[str], bool]) -> dict[str, str]:
+    """The model's tied pairs (target to source) of which both have a tensor on disk."""
+    return {target: source for target, source in pairs.items() if present(target) and present(source)}
 
 
 def own_parameters(module: Module) -> Iterable[str]:

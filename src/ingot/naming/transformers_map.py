@@ -19,7 +19,7 @@ from ingot.errors import MissingComponent
 from ingot.naming.classes import class_name
 from ingot.naming.kinds import describe
 from ingot.naming.layout import Layout, NotPlaceable
-from ingot.naming.table import Part, Table, tied_aliases
+from ingot.naming.table import Part, Table, stored_twice, tied_aliases
 
 OLDEST = (5, 15)
 INSTALL = "pip install 'transformers>=5.15'"
@@ -168,6 +168,7 @@ class _Conversion:
             scattered=self.scattered,
             owners=self.owners,
             tied=tied_aliases(pairs, held.__contains__),
+            stored_twice=stored_twice(pairs, held.__contains__),
             prefix=self.prefix if self.prefix in modules else "",
             translate=self.translate,
             disk_name=self.disk_name,

@@ -58,13 +58,15 @@ class _Builder:
         self.names = self._names()
         edits = resolve(self.adapters, self.names, self.replication, self.base.tensors)
         self._check_expected()
-        ties = decide(edits, self.names.tied, self.base.config, self.same, self._is_copy)
+        ties = decide(edits, self.names, self.base.config, self.same, self._is_copy)
         absorbed = {id(item) for item in ties.absorbed}
-        live = [item for item in edits if id(item) not in absorbed]
+        live = [*(item for item in edits if id(item) not in absorbed), *ties.mirrored]
         placed = place([e for e in live if e.parameter not in ties.untied], self.replication)
         new = self._new_tensors(live, ties)
+        self._check_head()
         ops = self._ops(placed, new)
-        claims = claims_of(edits, self._ops_of(edits, new))
+        claimants = [*edits, *ties.mirrored]
+        claims = claims_of(claimants, self._ops_of(claimants, new))
         explained = check_claims(self.adapters, claims)
         self._change_config(edits, ties)
         shards = lay_out(self.base, ops)
@@ -185,13 +187,24 @@ class _Builder:
         """Whether the adapter makes another kind of model of the base, by a parameter that the base does not have."""
         return bool(self.new_parameters) and self.names.model_class is not None
 
+    def _check_head(self) -> None:
+        """A model with a new head must be whole: what neither base nor adapter has, transformers fills with chance."""
+        if self._is_new_head() and not self.options.accept_missing:
+            random = sorted(set(self.names.absent) - set(self.new_parameters))
+            if random:
+                raise MismatchError(
+                    f"{self.names.model_class} has parameters that neither the base nor the adapter brings",
+                    where=", ".join(random[:10]),
+                    hint="They were random in training and are lost; give a base that has them. --accept-missing goes on.",
+                )
+
     # -- tensors that the base does not have ---------------------------------------------------------------------
 
     def _new_tensors(self, edits: Sequence[ResolvedEdit], ties: Ties) -> list[tuple[str, Op]]:
         """Untied heads, and whatever the adapter brings that is nowhere on disk; each with the shard that gets it."""
         by_parameter = {alias: list(ties.inherited.get(alias, ())) for alias in ties.untied}
         for item in edits:
-            if not item.site.placements[item.edit.parameter]:
+            if not item.site.placements.get(item.edit.parameter):
                 by_parameter.setdefault(item.parameter, []).append(item)
         return [self._new(parameter, items, ties.untied.get(parameter)) for parameter, items in by_parameter.items()]
 
@@ -238,7 +251,7 @@ class _Builder:
         new_names = {op.name for _, op in new}
         result = {}
         for item in edits:
-            own = item.site.placements[item.edit.parameter]
+            own = item.site.placements.get(item.edit.parameter, ())
             names = {self.replication.renamed(p.tensor, item.layer) for p in own if p.index == item.edit.index}
             if not own:
                 name = self.names.new_on_disk_name(item.parameter)
@@ -251,7 +264,7 @@ class _Builder:
 
     def _change_config(self, edits: Sequence[ResolvedEdit], ties: Ties) -> None:
         changes, config = self.config_changes, self.base.config
-        if ties.untied:
+        if ties.untied or ties.parted:
             changes.update(configs.untied(config))
         if self._is_new_head() and self.names.model_class:
             changes.update(configs.new_head(config, self.names.model_class, self._labels()))

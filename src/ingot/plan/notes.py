@@ -26,6 +26,8 @@ def notes_and_warnings(
     notes, warnings = [], []
     for alias, source in ties.untied.items():
         notes.append(f"{alias} was tied to {source}; the adapter changes one of them, so the output stores both.")
+    for alias in ties.parted:
+        notes.append(f"{alias} is tied by the config and stored as well; it now differs, so the output says it is not tied.")
     if ties.absorbed:
         notes.append("Embedding and head stay tied: the adapter changes both in the same way, applied once.")
     rewritten = [shard.file for shard in shards if shard.source is None]

@@ -55,6 +55,12 @@ class ResolvedEdit:
         """Full name of the parameter in the base model's memory."""
         return ".".join(filter(None, (self.site.module.path, self.edit.parameter)))
 
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where the edit's matrix stands on disk: nowhere, for a tied alias and for a parameter that the base lacks."""
+        places = self.site.placements.get(self.edit.parameter, ())
+        return tuple(place for place in places if place.index == self.edit.index)
+
 
 def resolve(
     adapters: Sequence[Weighted], names: Names, replication: Replication, stored: Mapping[str, TensorRef]
@@ -70,7 +76,7 @@ def resolve(
     for number, (adapter, weight) in enumerate((w.adapter, w.weight) for w in adapters):
         for update in adapter.updates:
             path, layer = replication.base_path(update.path)
-            site = names.site(path)
+            site = _with_dtypes(names.site(path), dtypes)
             for edit in update.edits(_with_dtypes(site, stored)):
                 scaled = replace(edit, term=_weighted(edit.term, weight, update))
                 resolved.append(ResolvedEdit(number, update, site, scaled, layer))
@@ -86,6 +92,13 @@ def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Module:
         if len(found := {stored[placement.tensor].dtype for placement in placements}) == 1
     }
     return replace(site.module, dtypes=dtypes)
+
+
+def _with_dtypes(site: Site, dtypes: Mapping[str, str]) -> Site:
+    """The site, its module with the dtype of each parameter that is stored in one."""
+    stored = {name: {dtypes[place.tensor] for place in places} for name, places in site.placements.items()}
+    known = {name: found.pop() for name, found in stored.items() if len(found) == 1}
+    return replace(site, module=replace(site.module, dtypes=known))
 
 
 def _weighted(term: Term, weight: float, update: Update) -> Term:
@@ -131,7 +144,7 @@ def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, 
     """The terms of each on-disk tensor, by its output name."""
     tensors: dict[str, PlacedTensor] = {}
     for item in edits:
-        for placement in item.site.placements[item.edit.parameter]:
+        for placement in item.site.placements.get(item.edit.parameter, ()):
             if placement.index == item.edit.index:
                 name = replication.renamed(placement.tensor, item.layer)
                 stack, rows, columns = placement.view

@@ -10,11 +10,12 @@ An adapter that changes one of them, or both differently, unties them: the outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import LowRank, Replace, ReplaceRows, Term
 from ingot.errors import MismatchError
+from ingot.naming import Names
 from ingot.plan.resolve import ResolvedEdit
 
 #: Untying these changes the forward pass itself: T5's decoder scales its output only while the head is tied.
@@ -30,13 +31,17 @@ class Ties:
 
     Attributes:
         untied: alias parameters that get a tensor of their own, with the parameter whose tensor they start from.
+        parted: aliases that have a tensor of their own already, and now other values than what they were tied to.
         absorbed: edits of an alias that are the same change as that of its source, and so are applied once.
         inherited: edits of the source that an untied alias without edits of its own shares.
+        mirrored: the same for an alias that has a tensor of its own on disk.
     """
 
     untied: Mapping[str, str]
+    parted: tuple[str, ...]
     absorbed: tuple[ResolvedEdit, ...]
     inherited: Mapping[str, Sequence[ResolvedEdit]]
+    mirrored: tuple[ResolvedEdit, ...]
 
 
 #: Is this whole tensor only a copy of what the model had, and not trained by itself (`modules_to_save`)?
@@ -44,28 +49,25 @@ IsCopy = Callable[[ResolvedEdit], bool]
 
 
 def decide(
-    edits: Sequence[ResolvedEdit],
-    tied: Mapping[str, str],
-    config: Mapping[str, object],
-    same: SameValues,
-    is_copy: IsCopy,
+    edits: Sequence[ResolvedEdit], names: Names, config: Mapping[str, object], same: SameValues, is_copy: IsCopy
 ) -> Ties:
-    """Which aliases in `tied` (alias parameter -> stored parameter) must become tensors of their own.
+    """What becomes of the parameters that the model ties.
 
     Raises:
         MismatchError: untying would change what the model computes.
     """
-    untied: dict[str, str] = {}
-    absorbed: list[ResolvedEdit] = []
-    inherited: dict[str, list[ResolvedEdit]] = {}
-    for alias, source in tied.items():
+    found = _Found({}, [], [], {}, [])
+    for alias, source in {**names.tied, **names.stored_twice}.items():
         on_alias = [e for e in edits if e.parameter == alias]
         on_source = [e for e in edits if e.parameter == source]
         shared = [e for e in on_source if isinstance(e.edit.term, ReplaceRows) or is_copy(e)]
+        twice = alias in names.stored_twice
+        if not on_alias and twice:
+            found.mirrored.extend(_mirrored(e, alias, names) for e in shared)
         if not on_alias and len(shared) == len(on_source):
             continue
         if _same_change(on_alias, on_source, same, is_copy):
-            absorbed.extend(on_alias)
+            found.absorbed.extend(() if twice else on_alias)
             continue
         if config.get("model_type") in _SCALED_WHEN_TIED:
             raise MismatchError(
@@ -73,10 +75,27 @@ def decide(
                 where=alias,
                 hint="Train again without a LoRA on shared embeddings or lm_head, or serve this adapter unmerged.",
             )
-        untied[alias] = source
+        if twice:
+            found.parted.append(alias)
+            continue
+        found.untied[alias] = source
         if not on_alias:
-            inherited[alias] = shared
-    return Ties(untied, tuple(absorbed), inherited)
+            found.inherited[alias] = shared
+    return Ties(found.untied, tuple(found.parted), tuple(found.absorbed), found.inherited, tuple(found.mirrored))
+
+
+@dataclass
+class _Found:
+    untied: dict[str, str]
+    parted: list[str]
+    absorbed: list[ResolvedEdit]
+    inherited: dict[str, list[ResolvedEdit]]
+    mirrored: list[ResolvedEdit]
+
+
+def _mirrored(item: ResolvedEdit, alias: str, names: Names) -> ResolvedEdit:
+    site, own = names.parameter(alias)
+    return replace(item, site=site, edit=replace(item.edit, parameter=own))
 
 
 def _same_change(

@@ -29,7 +29,8 @@ def check_contents(artifact: Artifact, table: Table | None, reading: Reading, jo
     damaged = [name for name in names if digests[name] != subjects[name].sha256]
     if TABLE_NAME in damaged or TABLE_NAME not in digests:
         table = None  # what it says of tensors cannot be believed
-    return list(answer("contents", _faults(artifact, damaged, table), f"{len(names)} files, every byte as recorded"))
+    faults = _faults(artifact, damaged, table, reading)
+    return list(answer("contents", faults, f"{len(names)} files, every byte as recorded"))
 
 
 def digest_of(file: InputFile, reading: Reading) -> str:
@@ -45,8 +46,8 @@ def digest_of(file: InputFile, reading: Reading) -> str:
     return digest.hexdigest()
 
 
-def _faults(artifact: Artifact, damaged: list[str], table: Table | None) -> Iterator[str]:
+def _faults(artifact: Artifact, damaged: list[str], table: Table | None, reading: Reading) -> Iterator[str]:
     for name in damaged:
-        row = first_damaged(artifact.files[name], table.rows.get(name, ())) if table else None
+        row = first_damaged(artifact.files[name], table.rows.get(name, ()), reading) if table else None
         place = f", first in {row.title} (bytes [{row.begin}, {row.end}))" if row else ""
         yield f"{name}: damaged{place}"

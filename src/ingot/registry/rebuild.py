@@ -15,8 +15,9 @@ from ingot.plan.model import PLAN_VERSION, Plan
 from ingot.registry.artifact import Artifact, Reading
 from ingot.registry.checks import Check, answer
 from ingot.registry.contents import digest_of
+from ingot.registry.form import AdapterSpec, BaseSpec
 from ingot.registry.public import is_hub_id, public_name
-from ingot.registry.statement import AdapterSpec, BaseSpec, Record
+from ingot.registry.statement import Record
 from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 from ingot.plan.model import PLAN_VERSION, OpKind, Plan
 from ingot.registry.card import CARD_NAME, build_card
-from ingot.registry.public import claim_matches, is_hub_id, public_name
-from ingot.registry.statement import (
+from ingot.registry.form import (
     BUILD_TYPE,
     PREDICATE_TYPE,
     STATEMENT_TYPE,
@@ -37,8 +36,9 @@ from ingot.registry.statement import (
     Statement,
     Subject,
     SubjectNotes,
-    write_record,
 )
+from ingot.registry.public import claim_matches, is_hub_id, public_name
+from ingot.registry.statement import write_record
 from ingot.registry.tensor_table import TABLE_NAME, build_table
 from ingot.storage.staging import RECORD_NAME
 from ingot.version import __version__
@@ -60,7 +60,7 @@ def finish(outcome: Outcome) -> tuple[Mapping[str, bytes], Callable[[Outcome], b
 
 
 def build_record(outcome: Outcome) -> bytes:
-    """ingot.json: see `statement` for its form. `outcome.files` are all other files of the artifact."""
+    """ingot.json: see `form`. `outcome.files` are all other files of the artifact."""
     files = sorted(outcome.files, key=lambda file: file.name)
     table = next(file for file in files if file.name == TABLE_NAME)
     finished = datetime.now(UTC)

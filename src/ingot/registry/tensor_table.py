@@ -13,7 +13,7 @@ Nothing in it depends on when or where a run took place.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from ingot.errors import CheckFailed
 from ingot.formats.strict_json import dumps_canonical, loads
-from ingot.registry.statement import Natural, Sha256
+from ingot.registry.form import Natural, Sha256
 
 if TYPE_CHECKING:
     from ingot.engine.run import Outcome
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ingot.storage.inputs import InputFile
 
 TABLE_NAME = "ingot.tensors.jsonl"
-#: Room for a million tensors.
-MAX_TABLE_NBYTES = 512 << 20
+#: Room for half a million tensors; some memory of a hostile one.
+MAX_TABLE_NBYTES = 256 << 20
 _MAX_LINE_NBYTES = 1 << 20
 _READ_NBYTES = 1 << 20
 
@@ -154,12 +154,17 @@ def _check_tiling(file: str, rows: Sequence[Row]) -> None:
         end = row.end
 
 
-def first_damaged(file: InputFile, rows: Sequence[Row]) -> Row | None:
-    """The first row whose bytes are not as written; None when all of `file` up to the last row is."""
+def first_damaged(file: InputFile, rows: Sequence[Row], tick: Callable[[int], None]) -> Row | None:
+    """The first row whose bytes are not as written; None when all of `file` up to the last row is.
+
+    `tick` is told of every number of bytes before they are read, and may raise.
+    """
     digest = hashlib.sha256()
     for row in rows:
         for begin in range(row.begin, min(row.end, file.nbytes), _READ_NBYTES):
-            digest.update(file.read(begin, min(row.end, file.nbytes, begin + _READ_NBYTES) - begin))
+            nbytes = min(row.end, file.nbytes, begin + _READ_NBYTES) - begin
+            tick(nbytes)
+            digest.update(file.read(begin, nbytes))
         if digest.hexdigest() != row.sha256:
             return row
     return None
