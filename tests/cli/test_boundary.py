@@ -6,26 +6,28 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
-import ingot.merge
 from ingot.cli import main
 from ingot.errors import MismatchError
 from tests.cli.toys import environment, ingot, json_lines, make_adapter, make_base
 
+Raising = Callable[[BaseException], None]
+
 
 @pytest.fixture
-def raising(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def raising(monkeypatch: pytest.MonkeyPatch) -> Raising:
     """raising(error): planning raises it."""
 
     def install(error: BaseException) -> None:
         def prepare(*_args: object, **_kwargs: object) -> None:
             raise error
 
-        monkeypatch.setattr(ingot.merge, "prepare", prepare)
+        monkeypatch.setattr("ingot.merge.prepare", prepare)
 
     return install
 
@@ -47,8 +49,8 @@ class OutOfMemoryError(RuntimeError):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_bug_has_its_exit_code_and_no_traceback(  # type: ignore[no-untyped-def]
-    raising, error: BaseException, code: int, word: str, capfd: pytest.CaptureFixture[str]
+def test_what_is_no_bug_has_its_exit_code_and_no_traceback(
+    raising: Raising, error: BaseException, code: int, word: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     raising(error)
     assert main(["plan", "base", "lora"]) == code
@@ -58,8 +60,8 @@ def test_what_is_no_bug_has_its_exit_code_and_no_traceback(  # type: ignore[no-u
 
 
 @pytest.mark.parametrize("error", [RecursionError("too deep"), ZeroDivisionError("x"), AssertionError()], ids=repr)
-def test_a_bug_shows_its_traceback_and_asks_for_a_report(  # type: ignore[no-untyped-def]
-    raising, error: Exception, capfd: pytest.CaptureFixture[str]
+def test_a_bug_shows_its_traceback_and_asks_for_a_report(
+    raising: Raising, error: Exception, capfd: pytest.CaptureFixture[str]
 ) -> None:
     raising(error)
     assert main(["plan", "base", "lora"]) == 70
@@ -69,7 +71,7 @@ def test_a_bug_shows_its_traceback_and_asks_for_a_report(  # type: ignore[no-unt
     assert "ingot doctor" in said
 
 
-def test_debug_shows_the_traceback_of_a_refusal(raising, capfd: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_debug_shows_the_traceback_of_a_refusal(raising: Raising, capfd: pytest.CaptureFixture[str]) -> None:
     raising(MismatchError("they do not fit"))
     assert main(["plan", "base", "lora", "--debug"]) == 12
     assert "Traceback" in capfd.readouterr().err
@@ -110,7 +112,6 @@ def test_a_signal_stops_a_merge_that_the_same_command_resumes(tmp_path: Path, nu
 #: A run that does not look at its stop event.
 DEAF = """
 import sys, time
-import ingot.merge
 from ingot.cli import main
 def run(self, *, stop, **_):
     print("running", file=sys.stderr, flush=True)
@@ -147,7 +148,6 @@ def _read_until(process: subprocess.Popen[bytes], word: bytes) -> None:
 def test_a_signal_while_planning_ends_the_command(tmp_path: Path) -> None:
     script = """
 import sys, time
-import ingot.merge
 from ingot.cli import main
 def prepare(*_args, **_kwargs):
     print("planning", file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same directory, as the working directory of this process."""
     monkeypatch.chdir(root)
     monkeypatch.setenv("INGOT_CACHE", str(root / ".cache"))
-    yield root
+    return root
 
 
 # -- data and talk ------------------------------------------------------------------------------------------------
@@ -74,9 +74,10 @@ def test_the_same_merge_again_says_so_and_writes_nothing(here: Path, capfd: pyte
     assert {path: path.stat().st_mtime_ns for path in (here / "made").iterdir()} == before
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("arguments", [["base", "lora=2"], ["base", "lora", "--dtype", "fp32"]])
 def test_another_merge_into_the_same_output_is_refused(
-    here: Path, arguments: list[str], capfd: pytest.CaptureFixture[str]
+    arguments: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["merge", *arguments, "-o", "made"]) == 15
     assert "exists" in capfd.readouterr().err
@@ -94,6 +95,7 @@ def test_an_output_of_other_weights_under_the_same_names_is_not_taken_for_this_m
     assert ingot("merge", "base", "lora", "-o", "out", cwd=tmp_path).returncode == 15
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("arguments", "essence"),
     [
@@ -104,14 +106,15 @@ def test_an_output_of_other_weights_under_the_same_names_is_not_taken_for_this_m
     ],
 )
 def test_quiet_leaves_one_line_of_data(
-    here: Path, arguments: list[str], essence: int, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], essence: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--quiet"]) == 0
     out, err = capfd.readouterr()
     assert (len(out.rstrip("\n")), out.count("\n"), err) == (essence, 1, "")
 
 
-def test_quiet_still_says_what_is_wrong(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("here")
+def test_quiet_still_says_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "nowhere", "lora", "-q"]) == 10
     out, err = capfd.readouterr()
     assert out == ""
@@ -121,6 +124,7 @@ def test_quiet_still_says_what_is_wrong(here: Path, capfd: pytest.CaptureFixture
 # -- JSON Lines ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -138,7 +142,7 @@ def test_quiet_still_says_what_is_wrong(here: Path, capfd: pytest.CaptureFixture
     ids=" ".join,
 )
 def test_every_line_of_json_output_is_an_object_and_the_last_is_the_result(
-    here: Path, arguments: list[str], capfdbinary: pytest.CaptureFixture[bytes]
+    arguments: list[str], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     assert main([*arguments, "--json"]) == 0
     lines = json_lines(capfdbinary.readouterr().out)
@@ -153,13 +157,15 @@ def test_a_merge_in_json_tells_the_plan_the_progress_and_the_files(tmp_path: Pat
     done = ingot("--json", "merge", "base", "lora", "-o", "out", cwd=tmp_path)
     lines = json_lines(done.stdout)
     assert [line["type"] for line in lines] == ["plan", "progress", "result"]
-    assert lines[1]["done"] == lines[1]["total"] == sum(f.stat().st_size for f in (tmp_path / "out").glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors"))
+    assert lines[1]["done"] == lines[1]["total"] == weights
     names = {file["name"] for file in lines[-1]["files"]}
     assert names | {"ingot.json"} == {path.name for path in (tmp_path / "out").iterdir()}
     assert lines[-1]["plan_digest"] == lines[0]["digest"]
     assert done.stderr == b""
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("arguments", "code", "name"),
     [
@@ -170,7 +176,7 @@ def test_a_merge_in_json_tells_the_plan_the_progress_and_the_files(tmp_path: Pat
     ],
 )
 def test_an_error_is_the_last_line_of_json_output(
-    here: Path, arguments: list[str], code: int, name: str, capfdbinary: pytest.CaptureFixture[bytes]
+    arguments: list[str], code: int, name: str, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     assert main([*arguments, "--json"]) == code
     last = json_lines(capfdbinary.readouterr().out)[-1]
@@ -224,7 +230,8 @@ def test_a_bar_moves_on_a_terminal_alone(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "ingot.json").is_file()
 
 
-def test_no_colours_without_a_terminal(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("here")
+def test_no_colours_without_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "base", "lora"]) == 0
     assert "\x1b" not in capfd.readouterr().out
 
@@ -260,7 +267,9 @@ def test_an_ascii_terminal_gets_errors_about_any_name(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["plan", "base", "lora"], ["plan", "base", "lora", "--json"], ["--help"], ["merge", "--help"]], ids=str
+    "arguments",
+    [["plan", "base", "lora"], ["plan", "base", "lora", "--json"], ["--help"], ["merge", "--help"]],
+    ids=str,
 )
 def test_a_reader_that_leaves_is_no_error(root: Path, arguments: list[str]) -> None:
     reader, writer = os.pipe()

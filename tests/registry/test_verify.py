@@ -20,7 +20,6 @@ from ingot.registry import Depth, Verification, verify
 from ingot.registry.statement import seal
 from tests.registry.makers import INDEX, SHARDS, copy_of, sha256
 
-BITS = 200
 
 
 def names(artifact: Path) -> list[str]:
@@ -40,8 +39,9 @@ def faults(path: Path, depth: Depth = Depth.READ) -> list[str]:
 
 
 @pytest.mark.parametrize("depth", [Depth.STRUCTURE, Depth.READ])
-def test_a_sound_artifact_raises_no_alarm(artifact: Path, depth: Depth) -> None:
-    for _ in range(20):
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_sound_artifact_raises_no_alarm(artifact: Path, depth: Depth, count: int) -> None:
+    for _ in range(count):
         assert faults(artifact, depth) == []
 
 
@@ -81,11 +81,12 @@ def test_a_verification_is_json(artifact: Path) -> None:
     assert {"name", "ok", "detail"} == set(value["checks"][0])
 
 
-def test_no_flipped_bit_is_missed_and_its_file_is_named(artifact: Path, tmp_path: Path) -> None:
-    chance = random.Random(20)
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_no_flipped_bit_is_missed_and_its_file_is_named(artifact: Path, tmp_path: Path, count: int) -> None:
+    chance = random.Random(count)
     copy = copy_of(artifact, tmp_path / "copy")
     missed = []
-    for _ in range(BITS):
+    for _ in range(count):
         name = chance.choice(names(artifact))
         data = bytearray((artifact / name).read_bytes())
         bit = chance.randrange(8 * len(data))

@@ -204,7 +204,7 @@ class _Builder:
         """Untied heads, and whatever the adapter brings that is nowhere on disk; each with the shard that gets it."""
         by_parameter = {alias: list(ties.inherited.get(alias, ())) for alias in ties.untied}
         for item in edits:
-            if not item.site.placements.get(item.edit.parameter):
+            if not item.placements:
                 by_parameter.setdefault(item.parameter, []).append(item)
         return [self._new(parameter, items, ties.untied.get(parameter)) for parameter, items in by_parameter.items()]
 
@@ -251,9 +251,8 @@ class _Builder:
         new_names = {op.name for _, op in new}
         result = {}
         for item in edits:
-            own = item.site.placements.get(item.edit.parameter, ())
-            names = {self.replication.renamed(p.tensor, item.layer) for p in own if p.index == item.edit.index}
-            if not own:
+            names = {self.replication.renamed(place.tensor, item.layer) for place in item.placements}
+            if not names:
                 name = self.names.new_on_disk_name(item.parameter)
                 source = self.names.tied.get(item.parameter)
                 names = {name} if name in new_names else {self._stored(source).name} if source else set()

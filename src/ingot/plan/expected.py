@@ -23,7 +23,7 @@ def missing_tensors(adapter: Adapter, names: Names, replication: Replication) ->
     """
     spelled = {update.path for update in adapter.updates}
     resolved = {_resolved(path, names, replication): path for path in spelled}
-    missing = []
+    missing: list[str] = []
     for path, module in _candidates(spelled, names, replication):
         layer = replication.base_path(path)[1]
         own = resolved.get((module.path, layer), path)

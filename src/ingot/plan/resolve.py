@@ -76,28 +76,18 @@ def resolve(
     for number, (adapter, weight) in enumerate((w.adapter, w.weight) for w in adapters):
         for update in adapter.updates:
             path, layer = replication.base_path(update.path)
-            site = _with_dtypes(names.site(path), dtypes)
-            for edit in update.edits(_with_dtypes(site, stored)):
+            site = _with_dtypes(names.site(path), stored)
+            for edit in update.edits(site.module):
                 scaled = replace(edit, term=_weighted(edit.term, weight, update))
                 resolved.append(ResolvedEdit(number, update, site, scaled, layer))
     _refuse_collisions(resolved, adapters)
     return resolved
 
 
-def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Module:
-    """The module with the dtype of each parameter that stands on disk in one dtype."""
-    dtypes = {
-        name: found.pop()
-        for name, placements in site.placements.items()
-        if len(found := {stored[placement.tensor].dtype for placement in placements}) == 1
-    }
-    return replace(site.module, dtypes=dtypes)
-
-
-def _with_dtypes(site: Site, dtypes: Mapping[str, str]) -> Site:
+def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Site:
     """The site, its module with the dtype of each parameter that is stored in one."""
-    stored = {name: {dtypes[place.tensor] for place in places} for name, places in site.placements.items()}
-    known = {name: found.pop() for name, found in stored.items() if len(found) == 1}
+    dtypes = {name: {stored[place.tensor].dtype for place in places} for name, places in site.placements.items()}
+    known = {name: found.pop() for name, found in dtypes.items() if len(found) == 1}
     return replace(site, module=replace(site.module, dtypes=known))
 
 
@@ -144,14 +134,13 @@ def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, 
     """The terms of each on-disk tensor, by its output name."""
     tensors: dict[str, PlacedTensor] = {}
     for item in edits:
-        for placement in item.site.placements.get(item.edit.parameter, ()):
-            if placement.index == item.edit.index:
-                name = replication.renamed(placement.tensor, item.layer)
-                stack, rows, columns = placement.view
-                tensor = tensors.setdefault(name, PlacedTensor((stack * rows, columns), []))
-                if item.edit.resizes:
-                    tensor.view = item.edit.term.shape
-                tensor.terms.append(_placed(item.edit, placement))
+        for placement in item.placements:
+            name = replication.renamed(placement.tensor, item.layer)
+            stack, rows, columns = placement.view
+            tensor = tensors.setdefault(name, PlacedTensor((stack * rows, columns), []))
+            if item.edit.resizes:
+                tensor.view = item.edit.term.shape
+            tensor.terms.append(_placed(item.edit, placement))
     return tensors
 
 

@@ -1,0 +1,102 @@
+"""ingot in processes of its own: started as users do, or forked from a server that has imported everything already.
+
+A fresh `python -m ingot merge` spends seconds of CPU time on importing torch. Where the start is not what is tried, a
+fork of a clean process that has only imported runs the very same command at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ingot.errors
+
+T = TypeVar("T")
+#: Tries in parallel: the machine that the figures were planned for has two cores.
+WORKERS = 2
+_PRELOAD = ["ingot.merge", "ingot.engine.run", "ingot.registry.record", "ingot.cli.app", "ingot.cli.progress",
+            "ingot.plan.render", "tests.battery.processes", "tests.storage.faulty_disk", "tests.toy"]  # fmt: skip
+_SOURCE = Path(ingot.errors.__file__).parents[1]
+_HERE = Path(__file__).parents[2]
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_PRELOAD)
+
+
+def parallel(one: Callable[[T], str | None], tries: Sequence[T], *, at_least: int = 100) -> Iterator[str | None]:
+    """`one` of each, by a few processes where that pays; the order is not kept. `one` and the tries are pickled."""
+    if len(tries) < at_least:
+        yield from map(one, tries)
+        return
+    with _path_for_children(), _context.Pool(WORKERS) as pool:
+        yield from pool.imap_unordered(one, tries, chunksize=max(1, min(32, len(tries) // 50)))
+
+
+def started(arguments: Sequence[str], cache: Path, log: Path) -> subprocess.Popen[bytes]:
+    """`python -m ingot ...`, as a user starts it; what it says goes to `log`."""
+    path = os.pathsep.join([str(_SOURCE), str(_HERE)])
+    environment = {**os.environ, "PYTHONPATH": path, "INGOT_CACHE": str(cache)}
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ingot", *arguments], env=environment, stdin=subprocess.DEVNULL,
+            stdout=stream, stderr=stream,
+        )  # fmt: skip
+
+
+def forked(arguments: Sequence[str], cache: Path, log: Path, **setting: Any) -> BaseProcess:
+    """The same command in a fork of the server. `setting`: see `_child`."""
+    process = _context.Process(target=_child, args=(list(arguments), str(cache), str(log)), kwargs=setting)
+    with _path_for_children():
+        process.start()
+    return process
+
+
+def ended(process: BaseProcess) -> int:
+    """Wait; the exit code, negative after a signal."""
+    process.join()
+    code = process.exitcode
+    process.close()
+    assert code is not None
+    return code
+
+
+def _child(
+    arguments: list[str], cache: str, log: str, *, start_at: float = 0, umask: int | None = None, user: int | None = None
+) -> None:
+    """One command. `start_at`: monotonic time to wait for; `user`: give root up for this uid first."""
+    import time
+
+    from ingot.cli import main
+
+    os.environ["INGOT_CACHE"] = cache
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    if umask is not None:
+        os.umask(umask)
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    time.sleep(max(0.0, start_at - time.monotonic()))
+    sys.exit(main(arguments))
+
+
+class _path_for_children:  # noqa: N801 - used as a function
+    """The server is started with the first process, and finds the packages by PYTHONPATH."""
+
+    def __enter__(self) -> None:
+        self._before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), str(_HERE)])
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = self._before
