@@ -257,9 +257,19 @@ def test_training_leftovers_are_explained_and_not_merged(tmp_path: Path) -> None
 
 
 def test_an_adapter_that_only_has_leftovers_is_refused(tmp_path: Path) -> None:
-    write_adapter(tmp_path, {"score.original_module.weight": torch.ones(2, 2)}, modules_to_save=["score"])
+    write_adapter(tmp_path, {"up.lora_velora_embed": torch.ones(2, 2)}, target_modules=["up"])
     with pytest.raises(AdapterError, match="changes nothing"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("copy", ["lm_head.original_module.weight", "lm_head.modules_to_save.weight"])
+def test_what_peft_saves_beside_a_trained_copy_is_explained_by_that_copy_alone(copy: str, tmp_path: Path) -> None:
+    trained, config = {"lm_head.weight": torch.ones(3, 2)}, {"modules_to_save": ["lm_head"]}
+    adapter = opened(write_adapter(tmp_path / "both", {**trained, copy: torch.ones(3, 2)}, **config))
+    assert list(adapter.explained) == [PREFIX + copy]
+    for name, tensors in {"alone": {copy: torch.ones(3, 2)}, "shape": {**trained, copy: torch.ones(4, 2)}}.items():
+        with pytest.raises(AdapterError, match=f"lacks the trained one.*{copy}"):
+            opened(write_adapter(tmp_path / name, tensors, **config))
 
 
 def test_an_attentions_input_bias_is_explained_because_peft_never_adds_it(tmp_path: Path) -> None:

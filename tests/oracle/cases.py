@@ -233,7 +233,8 @@ VARIANTS = [
     Case("llama_tied", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="LlamaForSequenceClassification"),
     Case("qwen3", "classifier of two", {"target_modules": ["q_proj"]}, labels=2, train_as="Qwen3ForSequenceClassification"),
     Case("gpt2", "classifier", {"target_modules": ["c_attn"]}, labels=4, train_as="GPT2ForSequenceClassification"),
-    Case("bert", "classifier", {"target_modules": ["query"]}, labels=5, train_as="BertForSequenceClassification"),
+    Case("bert", "classifier with its pooler", {"target_modules": ["query"], "modules_to_save": ["pooler"]}, labels=5,
+         train_as="BertForSequenceClassification"),
     Case("roberta", "classifier", {"target_modules": ["query"]}, labels=3, train_as="RobertaForSequenceClassification"),
     Case("mixtral", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="MixtralForSequenceClassification"),
 ]  # fmt: skip

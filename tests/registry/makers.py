@@ -9,20 +9,21 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import save_file
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import LowRank, Replace
 from ingot.engine.run import FileDigest, Outcome, Run, execute
-from ingot.errors import BaseError
+from ingot.errors import BaseError, CheckFailed
 from ingot.formats.safetensors import read_header
 from ingot.plan.model import (
     AdapterInfo,
@@ -35,7 +36,9 @@ from ingot.plan.model import (
     ShardPlan,
     SideFile,
 )
+from ingot.registry import Depth, verify
 from ingot.registry.record import finish
+from ingot.registry.statement import seal
 from ingot.storage.digest_memory import DigestMemory
 from ingot.storage.disk import PosixDisk
 from ingot.storage.inputs import InputFile
@@ -164,3 +167,36 @@ def sha256(path: Path) -> str:
 
 def digest_of(name: str, data: bytes) -> FileDigest:
     return FileDigest(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def names(artifact: Path) -> list[str]:
+    return sorted(path.name for path in artifact.iterdir())
+
+
+def faults(path: Path, depth: Depth = Depth.READ) -> list[str]:
+    """The details of what failed; proves that a failure also is exit 1."""
+    found = verify(path, depth=depth)
+    if found.ok:
+        found.raise_failure()
+        return []
+    with pytest.raises(CheckFailed) as caught:
+        found.raise_failure()
+    assert caught.value.exit_code == 1
+    return [check.detail for check in found.failures]
+
+
+def resealed(copy: Path, change: Callable[[Any], None]) -> None:
+    value = json.loads((copy / "ingot.json").read_bytes())
+    change(value)
+    (copy / "ingot.json").write_bytes(seal(value))
+
+
+def rewritten(copy: Path, name: str, data: bytes) -> None:
+    """Another content of a file, with a record that agrees: what is left to notice is the structure."""
+    (copy / name).write_bytes(data)
+
+    def change(value: Any) -> None:
+        (entry,) = [subject for subject in value["subject"] if subject["name"] == name]
+        entry["digest"]["sha256"], entry["annotations"]["size"] = sha256(copy / name), len(data)
+
+    resealed(copy, change)

@@ -131,6 +131,31 @@ def test_a_forged_config_under_a_forged_record_is_named(made: Path, tmp_path: Pa
     assert told(found) == {"recomputed": "config.json: not what the plan makes"}
 
 
+def test_a_file_slipped_in_under_a_forged_record_is_named(made: Path, tmp_path: Path) -> None:
+    out = copy_of(made / "out", tmp_path / "out")
+    value = json.loads((out / "ingot.json").read_bytes())
+    value["subject"].append({**value["subject"][0], "name": "modeling_evil.py"})
+    value["subject"].sort(key=lambda subject: subject["name"])
+    (out / "ingot.json").write_bytes(seal(value))
+    _forge(out, "modeling_evil.py", b"print('owned')\n")
+    assert verify(out, depth="read").ok
+    found = against(out, made / "base", made / "one", made / "two")
+    assert told(found) == {"recomputed": "modeling_evil.py: no file of the plan"}
+
+
+def test_a_device_that_is_not_here_is_told(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = copy_of(made / "out", tmp_path / "out")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    def change(value: Any) -> None:
+        value["predicate"]["buildDefinition"]["internalParameters"]["device"] = "cuda:0"
+
+    _forge(out, "config.json", (out / "config.json").read_bytes(), change)
+    found = against(out, made / "base", made / "one", made / "two")
+    assert "made on cuda:0, computed here on cpu" in found.checks[-1].detail
+    assert found.ok
+
+
 def test_a_forged_recipe_leads_to_another_plan(made: Path, tmp_path: Path) -> None:
     out = copy_of(made / "out", tmp_path / "out")
 

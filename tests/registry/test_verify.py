@@ -5,37 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import threading
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ingot.errors import CheckFailed, Interrupted, UsageError
+from ingot.errors import Interrupted, UsageError
 from ingot.formats.safetensors import parse_header
 from ingot.registry import Depth, Verification, verify
-from ingot.registry.statement import seal
-from tests.registry.makers import INDEX, SHARDS, copy_of, sha256
-
-
-
-def names(artifact: Path) -> list[str]:
-    return sorted(path.name for path in artifact.iterdir())
-
-
-def faults(path: Path, depth: Depth = Depth.READ) -> list[str]:
-    """The details of what failed; proves that a failure also is exit 1."""
-    found = verify(path, depth=depth)
-    if found.ok:
-        found.raise_failure()
-        return []
-    with pytest.raises(CheckFailed) as caught:
-        found.raise_failure()
-    assert caught.value.exit_code == 1
-    return [check.detail for check in found.failures]
+from tests.registry.makers import SHARDS, copy_of, faults, names, rewritten, sha256
 
 
 @pytest.mark.parametrize("depth", [Depth.STRUCTURE, Depth.READ])
@@ -234,96 +213,11 @@ def test_what_is_no_file_is_named_and_not_followed(artifact: Path, tmp_path: Pat
     assert any(name in detail for detail in faults(copy))
 
 
-def resealed(copy: Path, change: Callable[[Any], None]) -> None:
-    value = json.loads((copy / "ingot.json").read_bytes())
-    change(value)
-    (copy / "ingot.json").write_bytes(seal(value))
-
-
-def _rewritten(copy: Path, name: str, data: bytes) -> None:
-    """Another content of a file, with a record that agrees: what is left to notice is the structure."""
-    (copy / name).write_bytes(data)
-
-    def change(value: Any) -> None:
-        (entry,) = [subject for subject in value["subject"] if subject["name"] == name]
-        entry["digest"]["sha256"], entry["annotations"]["size"] = sha256(copy / name), len(data)
-
-    resealed(copy, change)
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "told"),
-    [
-        (INDEX, rb'"total_size": \d+', b'"total_size": 1', "total_size"),
-        (INDEX, rb'(layers.0.up.weight": "model-)00001', rb"\g<1>00002", "index says"),
-        (INDEX, rb'"model.layers.0.up.weight"', b'"model.layers.0.uq.weight"', "index says"),
-        (INDEX, rb'"model-00002-of', b'"../model-00002-of', "path"),
-        (INDEX, rb"^\{", b"[", "JSON"),
-        ("config.json", rb"^\{.*", b"[]", "object"),
-        ("config.json", rb"^\{", b"{{", "JSON"),
-        ("ingot.tensors.jsonl", rb'"shape":\[48\]', b'"shape":[1,48]', "norm.weight"),
-        ("ingot.tensors.jsonl", rb'"dtype":"F32"', b'"dtype":"I32"', "down.weight"),
-        ("ingot.tensors.jsonl", rb'("file":")model-00001', rb"\1model-00003", "follow one another"),
-        ("ingot.tensors.jsonl", rb".*\n\Z", b"", "tensors"),
-        (SHARDS[0], rb'"data_offsets":\[0,', b'"data_offsets":[1,', SHARDS[0]),
-    ],
-)
-def test_files_that_disagree_are_noticed_even_under_a_record_that_agrees(
-    artifact: Path, tmp_path: Path, name: str, old: bytes, new: bytes, told: str
-) -> None:
-    copy = copy_of(artifact, tmp_path / "copy")
-    data = (artifact / name).read_bytes()
-    changed = re.sub(old, new, data, count=1)
-    assert changed != data
-    _rewritten(copy, name, changed)
-    assert any(told in detail for detail in faults(copy, Depth.STRUCTURE))
-
-
-def test_a_record_that_names_a_path_leads_nowhere(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = copy_of(artifact, tmp_path / "copy")
-    (tmp_path / "canary").write_text("sings")
-    touched: list[str] = []
-    really_open = os.open
-
-    def spy(path: Any, *rest: Any, **more: Any) -> int:
-        touched.append(str(path))
-        return really_open(path, *rest, **more)
-
-    monkeypatch.setattr(os, "open", spy)
-
-    def change(value: Any) -> None:
-        value["subject"].insert(0, {**value["subject"][0], "name": "../canary"})
-
-    resealed(copy, change)
-    found = verify(copy, depth="read")
-    assert not found.ok
-    assert found.identity is None
-    assert any("ingot.json" in path for path in touched)
-    assert not any("canary" in path for path in touched)
-
-
-@pytest.mark.parametrize("size", [0, 2**63, 10**30])
-def test_a_record_of_absurd_sizes_ends_at_once(artifact: Path, tmp_path: Path, size: int) -> None:
-    copy = copy_of(artifact, tmp_path / "copy")
-    resealed(copy, lambda value: value["subject"][4]["annotations"].update(size=size))
-    assert any(f"instead of {size}" in detail for detail in faults(copy))
-
-
-def test_a_file_made_absurdly_long_is_not_read_to_its_end(artifact: Path, tmp_path: Path) -> None:
-    for name in names(artifact):
-        copy = copy_of(artifact, tmp_path / "copy")
-        os.truncate(copy / name, 1 << 42)
-        assert any(name in detail for detail in faults(copy))
-        assert verify(copy, depth="read").nbytes_read < 1 << 30, name
-
-
 def test_memory_does_not_grow_with_the_files(artifact: Path, tmp_path: Path) -> None:
     import tracemalloc
 
     copy = copy_of(artifact, tmp_path / "copy")
-    _rewritten(copy, "tokenizer.json", b" " * (40 << 20))
+    rewritten(copy, "tokenizer.json", b" " * (40 << 20))
     verify(copy, depth="structure")
     tracemalloc.start()
     try:

@@ -16,7 +16,7 @@ from ingot.kernels.tile import BlockChange, TileGrid, apply_changes
 from ingot.plan.model import Op
 
 #: Prepared factors that are kept; the ones in use by a worker live as long as it needs them.
-KEPT_NBYTES = 48 << 20
+KEPT_NBYTES = 16 << 20
 
 ReadSource = Callable[[TensorRef, int, int], memoryview]
 

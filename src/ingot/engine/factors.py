@@ -14,7 +14,7 @@ from ingot.formats.tensor_ref import TensorRef
 from ingot.storage.inputs import InputFile
 
 #: Adapter tensors kept for the next factor: an expert stack is one tensor with a factor for every expert.
-KEPT_NBYTES = 48 << 20
+KEPT_NBYTES = 16 << 20
 
 
 class FactorReader:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import torch
 
@@ -38,17 +39,36 @@ class ShardResult:
     sampled: Mapping[str, Sampled] = field(default_factory=dict)
 
 
-@dataclass
 class Running:
-    """A shard that is being written."""
+    """A shard that is being written: its chunks are with the workers."""
 
-    shard: ShardPlan
-    file: StagedFile
-    futures: list[Future[None]]
-    written: OrderedDigest
-    source: OrderedDigest | None
-    samples: list[dict[str, Sampled]]
-    stop: threading.Event
+    def __init__(
+        self, shard: ShardPlan, file: StagedFile, reader: ShardReader, stop: threading.Event, *, digest_base: bool
+    ) -> None:
+        self.shard = shard
+        self.file = file
+        self.reader = reader
+        self.stop = stop
+        self.written = OrderedDigest(stop, [ref.end for ref in shard.header.tensors])
+        # an untouched shard has the base's digest, and one with another header is not read in the base's order
+        apart = digest_base and shard.source is not None and not shard.untouched
+        self.source = OrderedDigest(stop) if apart else None
+        self.samples: list[dict[str, Sampled]] = []
+        self.futures: list[Future[None]] = []
+
+    def work(self, chunk: Chunk, space: Workspace) -> None:
+        """Read, patch, check, digest and write one chunk."""
+        sampled: dict[str, Sampled] = {}
+        data = self.reader.load(chunk, space)
+        if self.source is not None:
+            self.source.update(chunk.number, data)
+        self.reader.patch(chunk, data, space, sampled)
+        self.written.update(chunk.number, data)
+        if not self.stop.is_set():
+            padded = space.buffer[: chunk.padded]
+            padded[len(data) :] = bytes(chunk.padded - len(data))
+            self.file.write_at(padded, chunk.begin)
+            self.samples.append(sampled)
 
     def result(self) -> ShardResult:
         """Wait for the last chunk.
@@ -94,62 +114,38 @@ class Pump:
     ) -> None:
         self._trust_base = plan.options.accept_nonfinite_base
         self._inputs = inputs
-        self._jobs = max(1, jobs)
         self._stop = stop
         self._progress = progress
         self._changes = Changes(
             FactorReader(adapters, device), lambda ref, a, b: read_elements(inputs, ref, a, b), device
         )
-        # subtle: a row of a tensor that is only copied never reaches the scratch tile
+        # a row of a tensor that is only copied never reaches the scratch tile
         widest = max((op.view[1] for op in plan.ops if op.computed), default=1)
-        self._local = threading.local()
-        self._make_space = lambda: Workspace(widest, device)
+        self._spaces: SimpleQueue[Workspace] = SimpleQueue()
+        for _ in range(max(1, jobs)):
+            self._spaces.put(Workspace(widest, device))
         torch.set_num_threads(1)  # the workers are the threads
-        self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="ingot")
+        self._pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="ingot")
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, shard: ShardPlan, file: StagedFile, *, digest_base: bool) -> Running:
         """Begin to write all bytes of `shard` to `file`. Several shards may be under way; chunks are taken in order."""
-        marks = [ref.end for ref in shard.header.tensors]
-        written = OrderedDigest(self._stop, marks)
-        source = OrderedDigest(self._stop) if digest_base and shard.source and not shard.untouched else None
         reader = ShardReader(shard, self._inputs, self._changes, trust_base=self._trust_base)
-        samples: list[dict[str, Sampled]] = []
+        running = Running(shard, file, reader, self._stop, digest_base=digest_base)
+        running.futures = [self._pool.submit(self._do, running, chunk) for chunk in chunks_of(shard)]
+        return running
 
-        def work(chunk: Chunk) -> None:
-            if self._stop.is_set():
-                return
-            sampled: dict[str, Sampled] = {}
-            self._do(chunk, reader, file, written, source, sampled)
-            samples.append(sampled)
-            self._progress(chunk.end - chunk.begin)
-
-        futures = [self._pool.submit(work, chunk) for chunk in chunks_of(shard)]
-        return Running(shard, file, futures, written, source, samples, self._stop)
-
-    def _do(
-        self,
-        chunk: Chunk,
-        reader: ShardReader,
-        file: StagedFile,
-        written: OrderedDigest,
-        source: OrderedDigest | None,
-        sampled: dict[str, Sampled],
-    ) -> None:
-        if not hasattr(self._local, "space"):
-            self._local.space = self._make_space()
-        space: Workspace = self._local.space
-        data = reader.load(chunk, space)
-        if source is not None:
-            source.update(chunk.number, data)
-        reader.patch(chunk, data, space, sampled)
-        written.update(chunk.number, data)
-        if not self._stop.is_set():
-            padded = space.buffer[: chunk.padded]
-            padded[len(data) :] = bytes(chunk.padded - len(data))
-            file.write_at(padded, chunk.begin)
+    def _do(self, running: Running, chunk: Chunk) -> None:
+        if self._stop.is_set():
+            return
+        space = self._spaces.get()
+        try:
+            running.work(chunk, space)
+        finally:
+            self._spaces.put(space)
+        self._progress(chunk.end - chunk.begin)
 
 
 def _joined(samples: list[dict[str, Sampled]]) -> dict[str, Sampled]:

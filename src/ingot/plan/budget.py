@@ -11,7 +11,7 @@ from ingot.plan.model import Budget, Plan
 #: Measured with `make bench`: a process that has imported torch and opened its files, before the first chunk.
 PROCESS_NBYTES = 245 << 20
 #: Kept factors and raw adapter tensors at most; see engine.factors and engine.changes.
-KEPT_NBYTES = 96 << 20
+KEPT_NBYTES = 32 << 20
 #: A worker's chunk buffer, scratch tile and cut tiles.
 WORKER_NBYTES = 12 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.

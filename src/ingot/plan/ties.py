@@ -111,4 +111,6 @@ def _same_term(one: Term, other: Term, same: SameValues) -> bool:
         return one.scaling == other.scaling and same(one.left, other.left) and same(one.right, other.right)
     if isinstance(one, Replace) and isinstance(other, Replace):
         return same(one.values, other.values)
+    if isinstance(one, ReplaceRows) and isinstance(other, ReplaceRows):
+        return one.indices == other.indices and same(one.values, other.values)
     return False

@@ -13,11 +13,13 @@ from ingot.errors import AdapterError, BaseError, CheckFailed, UsageError
 from ingot.formats.index import build_index
 from ingot.plan.model import PLAN_VERSION, Plan
 from ingot.registry.artifact import Artifact, Reading
+from ingot.registry.card import CARD_NAME
 from ingot.registry.checks import Check, answer
 from ingot.registry.contents import digest_of
 from ingot.registry.form import AdapterSpec, BaseSpec
 from ingot.registry.public import is_hub_id, public_name
 from ingot.registry.statement import Record
+from ingot.registry.tensor_table import TABLE_NAME
 from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ def check_against(artifact: Artifact, base: str, adapters: Sequence[str], readin
         planned = list(answer("plan", _plan_faults(plan, artifact), f"the same plan: {plan.digest[:12]}"))
         yield from planned
         if all(check.ok for check in planned):
-            yield from answer("recomputed", _differences(job, plan, artifact, reading), _same(record))
+            yield from answer(
+                "recomputed", _differences(job, plan, artifact, reading), f"every byte is the same{_elsewhere(record)}"
+            )
 
 
 def as_recorded(plan: Plan, record: Record) -> Plan:
@@ -123,21 +127,26 @@ def _plan_faults(plan: Plan, artifact: Artifact) -> Iterator[str]:
 
 
 def _differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> Iterator[str]:
-    """Shards, computed again; then the small files, whose bytes the plan fixes too."""
+    """Shards, computed again; then the other files, whose names and bytes the plan fixes too."""
     import torch
 
     from ingot.engine.recompute import recompute
 
+    record = artifact.record
     differing = recompute(
         plan, job.base.inputs, job.adapter_files, artifact.files,
-        device=torch.device(_device(artifact.record)), stop=reading.stop, progress=reading,
+        device=torch.device(_device(record)), stop=reading.stop, progress=reading,
     )  # fmt: skip
     for file, tensor, count in differing:
-        yield f"{file}: tensor {tensor} differs" if tensor else f"{file}: the header differs in {count} bytes"
-    for name, sha256 in _small_digests(plan, artifact.record).items():
-        subject = artifact.record.subjects.get(name)
+        what = f"tensor {tensor} differs" if tensor else f"the header differs in {count} bytes"
+        yield f"{file}: {what}{_elsewhere(record)}"
+    expected = _small_digests(plan, record)
+    for name, sha256 in expected.items():
+        subject = record.subjects.get(name)
         if subject is None or subject.sha256 != sha256:
             yield f"{name}: not what the plan makes"
+    planned = expected.keys() | {shard.file for shard in plan.shards} | {CARD_NAME, TABLE_NAME}
+    yield from (f"{name}: no file of the plan" for name in record.subjects.keys() - planned)
 
 
 def _small_digests(plan: Plan, record: Record) -> dict[str, str | None]:
@@ -154,12 +163,12 @@ def _small_digests(plan: Plan, record: Record) -> dict[str, str | None]:
 
 
 def _device(record: Record) -> str:
-    """The device of the run where this machine has it: another one may round differently."""
+    """The kind of device of the run where this machine has it: another one may round differently."""
     import torch
 
-    return record.internals.device if torch.cuda.is_available() else "cpu"
+    return "cuda" if record.internals.device.startswith("cuda") and torch.cuda.is_available() else "cpu"
 
 
-def _same(record: Record) -> str:
-    made = record.internals.device
-    return "every byte is the same" + ("" if _device(record) == made else f", on the CPU too (made on {made})")
+def _elsewhere(record: Record) -> str:
+    made, here = record.internals.device, _device(record)
+    return "" if made.startswith(here) else f" (made on {made}, computed here on {here})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -129,16 +129,15 @@ def _versions() -> dict[str, str]:
 
 def _dependencies(outcome: Outcome) -> Iterator[Dependency]:
     plan = outcome.plan
-    groups = [("base", plan.base, outcome.base_files)]
-    groups += [(str(n), info, files) for n, (info, files) in enumerate(_adapters(outcome))]
-    for of, info, files in groups:
-        for file in sorted(files, key=lambda file: file.name):
-            notes = DependencyNotes(of, file.nbytes, info.revision, info.commit)
-            yield Dependency(file.name, Digest(file.sha256), notes, _package_url(info, file.name))
+    yield from _inputs("base", plan.base, outcome.base_files)
+    for number, (info, files) in enumerate(zip(plan.adapters, outcome.adapter_files, strict=True)):
+        yield from _inputs(str(number), info, files)
 
 
-def _adapters(outcome: Outcome) -> Iterator[tuple[AdapterInfo, list[FileDigest]]]:
-    yield from zip(outcome.plan.adapters, outcome.adapter_files, strict=True)
+def _inputs(of: str, info: BaseInfo | AdapterInfo, files: Iterable[FileDigest]) -> Iterator[Dependency]:
+    for file in sorted(files, key=lambda file: file.name):
+        notes = DependencyNotes(of, file.nbytes, info.revision, info.commit)
+        yield Dependency(file.name, Digest(file.sha256), notes, _package_url(info, file.name))
 
 
 def _package_url(info: BaseInfo | AdapterInfo, file: str) -> str | None:

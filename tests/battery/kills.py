@@ -1,0 +1,111 @@
+"""`kill -9` of real `python -m ingot merge` processes at random moments, on the real disk."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.battery.figure import Count, Figure, Report, scaled
+from tests.battery.processes import WORKERS, ended, forked, started
+from tests.battery.workshop import Content, Workshop, difference, leavings, llama_model, workshop
+
+KILLS = 200
+#: Of one output in a row: the resumed run is killed too, and the one after it.
+IN_A_ROW = 4
+#: Share of the kills that come at any moment since the start, most of them while Python still imports.
+EARLY = 0.1
+
+
+@dataclass
+class Timing:
+    """Seconds of an undisturbed run: until its work directory is there, and from then on."""
+
+    start: float
+    work: float
+
+
+@dataclass
+class Tried:
+    """What became of the kills so far, over all threads."""
+
+    moments: Counter[str] = field(default_factory=Counter)
+    count: Count = field(default_factory=lambda: Count("kills resumed to identical bytes, the output never half"))
+
+
+def run(scale: float, report: Report) -> Figure:
+    with workshop(large_model) as shop:
+        expected, timing = shop.reference(), measured(shop)
+        tried, total = Tried(), scaled(KILLS, scale, 2)
+        rows = [IN_A_ROW] * (total // IN_A_ROW) + ([total % IN_A_ROW] if total % IN_A_ROW else [])
+        with ThreadPoolExecutor(WORKERS) as pool:
+            jobs = [pool.submit(_row, shop, expected, timing, n, kills, tried) for n, kills in enumerate(rows)]
+            for job in jobs:
+                job.result()
+                report(tried.count.tried, total)
+    moments = ", ".join(f"{number} {moment}" for moment, number in sorted(tried.moments.items()))
+    return Figure([tried.count], [f"of the kills: {moments}; a run works for {timing.work:.2f} s"])
+
+
+def large_model(shop: Workshop) -> None:
+    """About 50 MB in a dozen shards: a run takes long enough for a kill to land in it."""
+    llama_model(shop, hidden=512, layers=8, shard_nbytes=5_000_000)
+
+
+def measured(shop: Workshop) -> Timing:
+    """Of a real process."""
+    out = shop.root / "measured"
+    begun = time.monotonic()
+    process = started(shop.command(out), shop.root / "cache", shop.root / "measured.log")
+    wait_for_work(process, out)
+    working = time.monotonic()
+    assert process.wait() == 0, (shop.root / "measured.log").read_text()
+    return Timing(working - begun, time.monotonic() - working)
+
+
+def wait_for_work(process: subprocess.Popen[bytes], out: Path) -> None:
+    """Until the work directory of `out` is there, or the process has ended."""
+    while process.poll() is None and not list(out.parent.glob(f".{out.name}.ingot-partial-*/files")):
+        time.sleep(0.002)
+
+
+def _row(shop: Workshop, expected: Content, timing: Timing, number: int, kills: int, tried: Tried) -> None:
+    """Kill the runs of one output several times, then let it be finished."""
+    chance, folder = random.Random(number), shop.root / f"row-{number}"
+    folder.mkdir()
+    out, log = folder / "out", folder / "log"
+    fault = None
+    for _ in range(kills):
+        tried.moments[_kill(shop, out, timing, chance)] += 1
+        fault = fault or difference(out, expected, absent_is_well=True)
+    code = ended(forked(shop.command(out), shop.root / "cache", log))
+    fault = fault or (f"exit {code}: {log.read_text()}" if code else None) or difference(out, expected) or leavings(out)
+    for _ in range(kills):
+        tried.count.add(fault)
+    if not fault:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(shop: Workshop, out: Path, timing: Timing, chance: random.Random) -> str:
+    """Start, wait, kill; says when it came."""
+    process = started(shop.command(out), shop.root / "cache", out.with_name("log"))
+    if chance.random() < EARLY:
+        time.sleep(chance.uniform(0, timing.start))
+    else:
+        wait_for_work(process, out)
+        time.sleep(chance.uniform(0, timing.work))
+    was_running = process.poll() is None
+    process.kill()
+    process.wait()
+    if out.exists():
+        return "after the output had its name" if was_running else "after the run's end"
+    begun = list(out.parent.glob(f".{out.name}.ingot-partial-*/files/*"))
+    work = list(out.parent.glob(f".{out.name}.ingot-partial-*"))
+    return "with finished files" if begun else "before the first finished file" if work else "before any work"
+
+

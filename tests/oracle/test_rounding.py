@@ -1,0 +1,80 @@
+"""Merges in bfloat16 and float16 against the formula in float64, rounded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.oracle.cases import ALL_LINEAR, EVERYWHERE, EXPERT_CASES, VARIANTS, Case
+from tests.oracle.reference import Workshop, by_formula, load_base, load_output, merged
+
+#: dtype -> (bits of the significand, exponent of the smallest step)
+PRECISION = {torch.bfloat16: (8, -133), torch.float16: (11, -24)}
+#: Share of elements that must be the float64 result rounded once; the rest may be the next number beside it.
+EXACT = 0.999
+
+_TRIED = {
+    "lora_bias", "lora_bias, bias all", "token rows", "token rows of both embeddings", "dora on Conv1D", "convolutions",
+    "dora on convolutions", "dora on the patch embedding", "patch embedding (Conv3d)", "lm_head and embed_tokens saved",
+    "wpe targeted",
+}  # fmt: skip
+CASES = [*EVERYWHERE, *(case for case in EXPERT_CASES if "and" in case.what), *(c for c in VARIANTS if c.what in _TRIED)]
+QUICK = [case for number, case in enumerate(CASES) if number % 3 == 0]
+
+
+def step(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The distance between neighbouring numbers of `dtype` at each value."""
+    bits, smallest = PRECISION[dtype]
+    exponent = torch.frexp(values).exponent
+    return torch.ldexp(torch.ones_like(values), torch.clamp(exponent - bits, min=smallest))
+
+
+def rounded_once(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """float64 to the nearest number of `dtype`, ties to even: torch goes by way of float32 and rounds twice."""
+    return (values / step(values, dtype)).round() * step(values, dtype)
+
+
+@pytest.mark.parametrize("dtype", PRECISION, ids=["bfloat16", "float16"])
+def test_rounding_once_is_torchs_rounding_where_float32_holds_the_value(dtype: torch.dtype) -> None:
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(3)).double() * 1e-3
+    assert torch.equal(rounded_once(values, dtype), values.float().to(dtype).double())
+
+
+def check(case: Case, dtype: torch.dtype, workshop: Workshop, target: Path) -> None:
+    base, adapter = workshop.base(case.model, dtype), workshop.adapter(case)
+    merged(base, adapter, target)
+    before = load_base(case, base, dtype)
+    ours = load_output(target, dtype).state_dict()
+    expected = by_formula(before, adapter)
+    assert ours.keys() == before.state_dict().keys()
+    untouched = before.state_dict().keys() - expected.keys()
+    assert all(torch.equal(ours[name], before.state_dict()[name]) for name in untouched)
+    exact = total = 0
+    for name, values in expected.items():
+        assert ours[name].dtype is dtype
+        nearest, found = rounded_once(values, dtype), ours[name].double()
+        exact += int((found == nearest).sum())
+        total += values.numel()
+        assert bool(((found - nearest).abs() <= step(nearest, dtype)).all()), name
+    assert exact >= EXACT * total, f"{exact} of {total}"
+
+
+@pytest.mark.parametrize("dtype", PRECISION, ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.name)
+def test_a_merge_is_the_float64_result_rounded_once(
+    case: Case, dtype: torch.dtype, workshop: Workshop, target: Path
+) -> None:
+    check(case, dtype, workshop, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", PRECISION, ids=["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "case", [case for case in [*CASES, *ALL_LINEAR] if case not in QUICK], ids=lambda case: case.name
+)
+def test_every_other_merge_is_the_float64_result_rounded_once(
+    case: Case, dtype: torch.dtype, workshop: Workshop, target: Path
+) -> None:
+    check(case, dtype, workshop, target)
