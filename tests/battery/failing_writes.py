@@ -20,7 +20,7 @@ def run(scale: float, report: Report) -> Figure:
         expected, number = shop.reference(), operations(shop)
         tries = thinned([(n, code) for n in range(number) for code in ERRORS], scale, 5)
         faults = parallel(partial(_fail, shop, expected), tries)
-        what = f"failing operations ({number} × ENOSPC, EIO, EDQUOT; writes fail half done): exit 14, nothing half, then identical"
+        what = f"failing operations ({number} × ENOSPC, EIO, EDQUOT): exit 14, never half an output, then identical"
         return Figure([counted(what, len(tries), faults, report)])
 
 

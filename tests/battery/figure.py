@@ -59,7 +59,7 @@ class Figure:
 
 
 class Report:
-    """Progress of one item: on a terminal a moving line, elsewhere a line every 20 seconds, and nothing when `quiet`."""
+    """Progress of one item: a moving line on a terminal, elsewhere one every 20 seconds; nothing when `quiet`."""
 
     def __init__(self, name: str, *, quiet: bool = False) -> None:
         self._name, self._quiet = name, quiet

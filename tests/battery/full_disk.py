@@ -43,7 +43,11 @@ def run(scale: float, report: Report) -> Figure:
     return Figure(
         [
             Count("disks of too little room: exit 14, nothing written; with room, identical", number, small),
-            Count("disks filled during the run: exit 14, nothing final; with room, resumed to identical bytes", number, filled),
+            Count(
+                "disks filled during the run: exit 14, nothing final; with room, resumed to identical bytes",
+                number,
+                filled,
+            ),
         ]
     )
 

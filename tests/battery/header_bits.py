@@ -1,4 +1,4 @@
-"""Every bit of a header flipped: refused, or the output differs as the header says and `verify` of the honest one notices."""
+"""Every bit of a header flipped: refused, or done as the header says, and noticed by `verify` of the honest output."""
 
 from __future__ import annotations
 

@@ -107,5 +107,3 @@ def _kill(shop: Workshop, out: Path, timing: Timing, chance: random.Random) -> s
     begun = list(out.parent.glob(f".{out.name}.ingot-partial-*/files/*"))
     work = list(out.parent.glob(f".{out.name}.ingot-partial-*"))
     return "with finished files" if begun else "before the first finished file" if work else "before any work"
-
-

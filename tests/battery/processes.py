@@ -67,7 +67,13 @@ def ended(process: BaseProcess) -> int:
 
 
 def _child(
-    arguments: list[str], cache: str, log: str, *, start_at: float = 0, umask: int | None = None, user: int | None = None
+    arguments: list[str],
+    cache: str,
+    log: str,
+    *,
+    start_at: float = 0,
+    umask: int | None = None,
+    user: int | None = None,
 ) -> None:
     """One command. `start_at`: monotonic time to wait for; `user`: give root up for this uid first."""
     import time

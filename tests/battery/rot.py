@@ -1,4 +1,4 @@
-"""Bits that rot in a finished artifact, and clean artifacts that must raise no alarm; all through `ingot verify --read`."""
+"""Bits that rot in a finished artifact, and clean ones that must raise no alarm; through `ingot verify --read`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def run(scale: float, report: Report) -> Figure:
     with workshop() as shop:
         shop.reference()
         artifact, chance = shop.root / "reference", random.Random(8)
-        payload = [path for path in sorted(artifact.iterdir())]
+        payload = sorted(artifact.iterdir())
         sizes = [path.stat().st_size for path in payload]
-        bits = [(path.name, chance.randrange(8 * path.stat().st_size))
-                for path in chance.choices(payload, weights=sizes, k=scaled(BITS, scale, 5))]  # fmt: skip
+        chosen = chance.choices(payload, weights=sizes, k=scaled(BITS, scale, 5))
+        bits = [(path.name, chance.randrange(8 * path.stat().st_size)) for path in chosen]
         found = parallel(partial(_rot, artifact, shop.root / "tries"), bits)
-        rotten = counted("flipped bits caught by `verify --read`, with exit 1 and the file's name", len(bits), found, report)
+        rotten = counted(
+            "flipped bits caught by `verify --read`, with exit 1 and the file's name", len(bits), found, report
+        )
         clean = [artifact] * scaled(CLEAN, scale, 2)
         calm = counted("clean verifications without an alarm", len(clean), parallel(_alarm, clean), report)
     return Figure([rotten, calm])

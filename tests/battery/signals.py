@@ -46,11 +46,15 @@ def _signal(shop: Workshop, expected: Content, timing: Timing, seconds: list[flo
         time.sleep(chance.uniform(0, timing.work))
     which, twice = (signal.SIGINT, signal.SIGTERM)[number % 2], number % 4 >= 2
     seconds.append(_stopped(process, which, chance.uniform(0, SECOND_WITHIN) if twice else None))
-    fault = _code_fault(process.returncode, which, out.exists(), early) or difference(out, expected, absent_is_well=True)
+    fault = _code_fault(process.returncode, which, out.exists(), early) or difference(
+        out, expected, absent_is_well=True
+    )
     if fault:
         return f"{which.name}{' twice' if twice else ''}: {fault}: {log.read_text()[-1500:]}"
     code = ended(forked(shop.command(out), shop.root / "cache", log))
-    fault = (f"resumed with exit {code}: {log.read_text()}" if code else None) or difference(out, expected) or leavings(out)
+    fault = (
+        (f"resumed with exit {code}: {log.read_text()}" if code else None) or difference(out, expected) or leavings(out)
+    )
     shutil.rmtree(folder, ignore_errors=True)
     return fault
 

@@ -62,13 +62,15 @@ def _never_fail_on_encoding() -> None:
 
 def _report(error: BaseException, output: Output, stopper: Stopper) -> int:
     """Show what ended the command; returns its exit code."""
-    if isinstance(error, SystemExit | click.exceptions.Exit):
-        code = error.code if isinstance(error, SystemExit) else error.exit_code
-        return code if isinstance(code, int) else 0 if code is None else EXIT_BUG
-    if isinstance(error, BrokenPipeError):  # click prints help by itself
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # click prints help by itself, and exits with 1 when its reader has left
+    if isinstance(error, BrokenPipeError):
         output.close()
         if output.reader_left:
             return 0
+    if isinstance(error, SystemExit | click.exceptions.Exit):
+        code = error.code if isinstance(error, SystemExit) else error.exit_code
+        return code if isinstance(code, int) else 0 if code is None else EXIT_BUG
     known = _known(error)
     if output.debug or known is None:
         output.raw_error("".join(traceback.format_exception(error)))

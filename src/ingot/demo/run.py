@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ingot.demo.assets import Task
 from ingot.demo.score import Score, load, score
 from ingot.errors import CheckFailed, MissingComponent
 from ingot.merge import prepare
+from ingot.plan.render import summary_lines
 from ingot.registry.verify import verify
 
 
@@ -42,6 +43,7 @@ class Row:
     merged: float
     same_answers: int
     artifact: str
+    example: Mapping[str, str]
 
 
 def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None = None) -> list[Row]:
@@ -63,7 +65,9 @@ def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None =
     report = directory / "scores.json"
     report.write_text(json.dumps([row.__dict__ for row in rows], indent=2) + "\n", encoding="utf-8")
     talk.lines(table(rows))
-    talk.lines(["", f"merged models  {', '.join(row.artifact for row in rows)}", f"scores         {report}"])
+    for row in rows:
+        talk.lines(["", *(f"{who:<10} {text}" for who, text in row.example.items())])
+    talk.lines(["", *(f"merged     {row.artifact}" for row in rows), f"scores     {report}"])
     return rows
 
 
@@ -81,9 +85,8 @@ def table(rows: Iterable[Row]) -> list[str]:
 def _merge(task: Task, base: Path, directory: Path, talk: Talk, stop: threading.Event | None) -> Path:
     target = directory / f"{task.name}-merged"
     with prepare(str(base), [(str(task.adapter), 1.0)], target=target) as job:
-        plan = job.plan
-        touched = sum(bool(op.terms) for op in plan.ops)
-        talk.say(f"{task.name}: {len(plan.claims)} adapter tensors change {touched} of {len(plan.ops)} tensors")
+        for line in summary_lines(job.plan, 100):
+            talk.say(line)
         if not target.exists():  # a former demo's output is as good, if it verifies
             job.run(stop=stop)
     checked = verify(target, depth="against-inputs", base=str(base), adapters=[str(task.adapter)], stop=stop)
@@ -92,8 +95,9 @@ def _merge(task: Task, base: Path, directory: Path, talk: Talk, stop: threading.
             "what lies here is not the demo's merged model", where=target,
             hint="Give another directory: ingot demo DIRECTORY",
         )  # fmt: skip
-    talk.say(f"{task.name}: merged and verified, every byte recomputed from base and adapter: {target}")
-    talk.event("merged", task=task.name, artifact=str(target), plan=plan.digest)
+    talk.say(f"Verified   {target}: every byte recomputed from base and adapter")
+    talk.say()
+    talk.event("merged", task=task.name, artifact=str(target), identity=checked.identity)
     return target
 
 
@@ -103,7 +107,8 @@ def _score(task: Task, base: Path, merged: Path, progress: Callable[[int], None]
 
     plain, adapted, result = of(base), of(base, task.adapter), of(merged)
     same = sum(a == b for a, b in zip(adapted.answers, result.answers, strict=True))
-    return Row(task.name, len(task.samples), plain.percent, adapted.percent, result.percent, same, str(merged))
+    example = {"prompt": task.samples[0].prompt, "base": plain.answers[0], "merged": result.answers[0]}
+    return Row(task.name, len(task.samples), plain.percent, adapted.percent, result.percent, same, str(merged), example)
 
 
 def _require_peft() -> None:

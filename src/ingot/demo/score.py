@@ -30,9 +30,10 @@ class Score:
 
 def load(model: Path, adapter: Path | None = None) -> torch.nn.Module:
     """A model in the dtype of its files; with `adapter` applied by PEFT, unmerged."""
-    import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     loaded: torch.nn.Module = AutoModelForCausalLM.from_pretrained(model, dtype="auto", local_files_only=True)
     if adapter is not None:
         from peft import PeftModel

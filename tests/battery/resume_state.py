@@ -1,0 +1,108 @@
+"""What an interrupted run left, altered: every bit and every length of the journal, and bits of the staged files."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from functools import partial
+from pathlib import Path
+
+from ingot.errors import IngotError
+from tests.battery.crash_points import operations
+from tests.battery.figure import Figure, Report, counted, scaled, thinned
+from tests.battery.processes import parallel
+from tests.battery.workshop import (
+    Content,
+    Workshop,
+    chunks_of,
+    difference,
+    flip,
+    leavings,
+    scratch,
+    small_model,
+    workshop,
+)
+from tests.storage.faulty_disk import Crash, FaultyDisk
+
+STAGED_BITS = 500
+CHUNK_NBYTES = 16_384
+
+
+def run(scale: float, report: Report) -> Figure:
+    with workshop(small_model) as shop:
+        expected, work = shop.reference(), _interrupted(shop)
+        journal = (work / "journal.jsonl").stat().st_size
+        chance = random.Random(4)
+        files = chance.choices(sorted((work / "files").iterdir()), k=scaled(STAGED_BITS, scale, 5))
+        staged = [(path.name, chance.randrange(8 * path.stat().st_size)) for path in files]
+        kinds = {
+            "flipped bits of the journal: redone or refused, never wrong bytes": (
+                _journal_bit, thinned(range(8 * journal), scale, 10)),
+            "lengths of a cut journal: redone, identical": (_journal_cut, thinned(range(journal), scale, 10)),
+            "flipped bits of staged files: noticed and redone, identical": (_staged_bit, staged),
+        }  # fmt: skip
+        counts = [
+            counted(what, len(tries), parallel(partial(one, shop, work, expected), tries), report)  # type: ignore[operator]
+            for what, (one, tries) in kinds.items()
+        ]
+    return Figure(counts)
+
+
+def _interrupted(shop: Workshop) -> Path:
+    """A work directory with every file finished but the record, as a crash leaves it."""
+    folder = shop.root / "interrupted"
+    (folder / "grave").mkdir(parents=True)
+    last = operations(shop) - 1
+    for number in range(last, 0, -1):
+        disk = FaultyDisk(folder / "grave", crash_at=number)
+        try:
+            with chunks_of(CHUNK_NBYTES):
+                shop.merge(folder / "out", disk=disk)
+        except Crash:
+            pass
+        found = list(folder.glob(".out.ingot-partial-*"))
+        if found and not (folder / "out").exists() and not (found[0] / "files" / "ingot.json").exists():
+            return found[0]
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        for left in folder.glob(".out.*"):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+    raise AssertionError("no crash leaves a work directory")
+
+
+def _copied(work: Path, folder: Path) -> Path:
+    copy = folder / work.name
+    shutil.copytree(work, copy)
+    return copy
+
+
+def _resumed(shop: Workshop, folder: Path, expected: Content, *, may_refuse: bool) -> str | None:
+    out = folder / "out"
+    (folder / "grave").mkdir()
+    try:
+        shop.merge(out, disk=FaultyDisk(folder / "grave"))
+    except IngotError as refusal:
+        return None if may_refuse and refusal.exit_code == 15 and not out.exists() else f"refused: {refusal!r}"
+    return difference(out, expected) or leavings(out)
+
+
+def _journal_bit(shop: Workshop, work: Path, expected: Content, bit: int) -> str | None:
+    with scratch(shop.root / "tries") as folder:
+        flip(_copied(work, folder) / "journal.jsonl", bit)
+        fault = _resumed(shop, folder, expected, may_refuse=True)
+        return f"bit {bit} of the journal: {fault}" if fault else None
+
+
+def _journal_cut(shop: Workshop, work: Path, expected: Content, length: int) -> str | None:
+    with scratch(shop.root / "tries") as folder:
+        with (_copied(work, folder) / "journal.jsonl").open("r+b") as file:
+            file.truncate(length)
+        fault = _resumed(shop, folder, expected, may_refuse=False)
+        return f"journal cut to {length} bytes: {fault}" if fault else None
+
+
+def _staged_bit(shop: Workshop, work: Path, expected: Content, place: tuple[str, int]) -> str | None:
+    name, bit = place
+    with scratch(shop.root / "tries") as folder:
+        flip(_copied(work, folder) / "files" / name, bit)
+        fault = _resumed(shop, folder, expected, may_refuse=False)
+        return f"bit {bit} of the staged {name}: {fault}" if fault else None
