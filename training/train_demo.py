@@ -17,7 +17,7 @@ from tasks import TASKS, Sample, split, write_jsonl
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for base/, adapters/, samples/, scores.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for ingot-demo-base/, adapters/, samples/, scores.json")
     parser.add_argument("--work", type=Path, help="folder for the training checkpoint (default: OUT with '-work')")
     parser.add_argument("--quick", action="store_true", help="a few steps only: a smoke test, useless weights")
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="CPU threads (default: %(default)s)")
@@ -27,7 +27,7 @@ def _arguments() -> argparse.Namespace:
 def build(recipe: Recipe, out: Path, work: Path) -> dict[str, float]:
     """Make whatever is not there yet in ``out``; returns the seconds each stage took."""
     took: dict[str, float] = {}
-    base, adapters = out / "base", out / "adapters"
+    base, adapters = out / "ingot-demo-base", out / "adapters"
     work.mkdir(parents=True, exist_ok=True)
     if not (base / "tokenizer_config.json").exists():
         begun = time.monotonic()

@@ -8,10 +8,11 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.battery.figure import Figure, Report
+from tests.battery.figure import Count, Figure, Report
 
 #: In order of the docs; each is a module of this package.
 ITEMS = (
@@ -29,9 +30,12 @@ class Row:
 
 
 def run_item(name: str, scale: float, *, quiet: bool = False) -> Figure:
-    """One item. What it raises is a fault of its own."""
+    """One item; what it raises is a fault too, and the others go on."""
     module = importlib.import_module(f"tests.battery.{name}")
-    figure: Figure = module.run(scale, Report(name, quiet=quiet))
+    try:
+        figure: Figure = module.run(scale, Report(name, quiet=quiet))
+    except Exception:
+        figure = Figure([Count("runs of this item came to their end", 1, [traceback.format_exc()])])
     return figure
 
 

@@ -17,6 +17,8 @@ NOBODY = 65534
 def run(scale: float, report: Report) -> Figure:  # noqa: ARG001 - small enough to be whole at every scale
     with workshop(llama_model) as shop:
         shop.root.chmod(0o755)
+        for path in (*shop.base.iterdir(), *shop.adapter.iterdir()):
+            path.chmod(0o644)  # safetensors makes them 0600, and the user of the second half is not root
         shop.reference()
         modes = Count("umasks give every file 0666 & ~umask and the folder 0777 & ~umask")
         for number, umask in enumerate(UMASKS):

@@ -38,13 +38,15 @@ def parallel(one: Callable[[T], str | None], tries: Sequence[T], *, at_least: in
         yield from pool.imap_unordered(one, tries, chunksize=max(1, min(32, len(tries) // 50)))
 
 
-def started(arguments: Sequence[str], cache: Path, log: Path) -> subprocess.Popen[bytes]:
-    """`python -m ingot ...`, as a user starts it; what it says goes to `log`."""
+def started(
+    arguments: Sequence[str], cache: Path, log: Path, *, through: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """`python -m ingot ...`, as a user starts it; what it says goes to `log`. `through`: a command that starts it."""
     path = os.pathsep.join([str(_SOURCE), str(_HERE)])
     environment = {**os.environ, "PYTHONPATH": path, "INGOT_CACHE": str(cache)}
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "ingot", *arguments], env=environment, stdin=subprocess.DEVNULL,
+            [*through, sys.executable, "-m", "ingot", *arguments], env=environment, stdin=subprocess.DEVNULL,
             stdout=stream, stderr=stream,
         )  # fmt: skip
 

@@ -46,7 +46,7 @@ def _signal(shop: Workshop, expected: Content, timing: Timing, seconds: list[flo
         time.sleep(chance.uniform(0, timing.work))
     which, twice = (signal.SIGINT, signal.SIGTERM)[number % 2], number % 4 >= 2
     seconds.append(_stopped(process, which, chance.uniform(0, SECOND_WITHIN) if twice else None))
-    fault = _code_fault(process.returncode, which, out.exists(), early) or difference(
+    fault = _code_fault(process.returncode, which, early or out.exists()) or difference(
         out, expected, absent_is_well=True
     )
     if fault:
@@ -70,8 +70,8 @@ def _stopped(process: subprocess.Popen[bytes], which: signal.Signals, second_aft
     return time.monotonic() - begun
 
 
-def _code_fault(code: int, which: signal.Signals, whole: bool, early: bool) -> str | None:
-    """Before our handlers stand, Python ends by the signal itself, which a shell shows as the same 130 or 143."""
-    if code == 128 + which or (early and code == -which) or (code == 0 and whole):
+def _code_fault(code: int, which: signal.Signals, unhandled: bool) -> str | None:
+    """While Python starts, and when it ends after the work, it may end by the signal itself: a shell shows the same."""
+    if code == 128 + which or (unhandled and code in (0, -which)):
         return None
     return f"exit {code}"

@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from ingot.cli import main
+from ingot.cli.progress import Progress
 from ingot.errors import MismatchError
-from tests.cli.toys import environment, ingot, json_lines, make_adapter, make_base
+from tests.cli.toys import environment, json_lines, make_adapter, make_base, run_here
 
 Raising = Callable[[BaseException], None]
 
@@ -77,34 +78,30 @@ def test_debug_shows_the_traceback_of_a_refusal(raising: Raising, capfd: pytest.
     assert "Traceback" in capfd.readouterr().err
 
 
-#: A merge that is signalled by itself when the first bytes are written.
-SIGNALLED = """
-import os, signal, sys
-import ingot.cli.progress as progress
-from ingot.cli import main
-number, seen, after = int(sys.argv[1]), progress.Progress.__call__, []
-def call(self, nbytes):
-    if not after:
-        after.append(os.kill(os.getpid(), number))
-    seen(self, nbytes)
-progress.Progress.__call__ = call
-sys.exit(main(sys.argv[2:]))
-"""
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 130)])
-def test_a_signal_stops_a_merge_that_the_same_command_resumes(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_stops_a_merge_that_the_same_command_resumes(
+    tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     base = make_base(tmp_path / "base", shards=4)
     make_adapter(tmp_path / "lora")
-    command = ("merge", "base", "lora", "-o", "out", "--jobs", "1")
-    done = ingot(str(int(number)), *command, "--json", cwd=tmp_path, script=SIGNALLED)
-    talk = done.stderr.decode()
-    assert (done.returncode, "stopping" in talk, "resume" in talk) == (code, True, True), talk
+    counted, sent = Progress.__call__, []
+
+    def call(self: Progress, nbytes: int) -> None:
+        if not sent:
+            sent.append(os.kill(os.getpid(), number))
+        counted(self, nbytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "__call__", call)
+        assert run_here("merge base lora -o out --jobs 1 --json", tmp_path) == code
+    out, talk = capfd.readouterr()
+    assert "stopping" in talk
+    assert "resume" in talk
     assert "Traceback" not in talk
-    last = json_lines(done.stdout)[-1]
+    last = json_lines(out.encode())[-1]
     assert (last["type"], last["error"], last["exit_code"]) == ("error", "Interrupted", code)
     assert not (tmp_path / "out").exists()
-    assert ingot(*command, cwd=tmp_path).returncode == 0
+    assert run_here("merge base lora -o out --jobs 1", tmp_path) == 0
     written = [name for file in (tmp_path / "out").glob("*.safetensors") for name in load_file(file)]
     assert sorted(written) == sorted(base)
 
@@ -112,6 +109,7 @@ def test_a_signal_stops_a_merge_that_the_same_command_resumes(tmp_path: Path, nu
 #: A run that does not look at its stop event.
 DEAF = """
 import sys, time
+import ingot.merge
 from ingot.cli import main
 def run(self, *, stop, **_):
     print("running", file=sys.stderr, flush=True)
@@ -148,6 +146,7 @@ def _read_until(process: subprocess.Popen[bytes], word: bytes) -> None:
 def test_a_signal_while_planning_ends_the_command(tmp_path: Path) -> None:
     script = """
 import sys, time
+import ingot.merge
 from ingot.cli import main
 def prepare(*_args, **_kwargs):
     print("planning", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from ingot.errors import UnsafeInputError, UsageError
 from ingot.inspect import inspect_path
-from tests.cli.toys import LAYERS, ingot, make_adapter, make_base
+from tests.cli.toys import LAYERS, ingot, make_adapter, make_base, run_here
 
 
 def test_a_checkpoint_is_counted_as_its_files_are(tmp_path: Path) -> None:
@@ -73,7 +73,11 @@ def test_an_adapter_is_told_with_its_settings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [({"peft_type": "IA3"}, "AdapterError"), ({"r": 16}, "MismatchError"), ({"init_lora_weights": "corda"}, "AdapterError")],
+    [
+        ({"peft_type": "IA3"}, "AdapterError"),
+        ({"r": 16}, "MismatchError"),
+        ({"init_lora_weights": "corda"}, "AdapterError"),
+    ],
 )
 def test_an_adapter_that_cannot_be_merged_is_shown_with_the_reason(
     tmp_path: Path, config: dict[str, object], name: str
@@ -108,7 +112,7 @@ def test_a_single_file_is_told_with_its_metadata(tmp_path: Path) -> None:
 def test_an_artifact_is_told_from_its_record(tmp_path: Path) -> None:
     make_base(tmp_path / "base")
     make_adapter(tmp_path / "lora")
-    assert ingot("merge", "base", "lora=0.5", "-o", "out", cwd=tmp_path).returncode == 0
+    assert run_here("merge base lora=0.5 -o out", tmp_path) == 0
     report = inspect_path(tmp_path / "out")
     record = json.loads((tmp_path / "out" / "ingot.json").read_text())
     assert report.kind == "artifact"

@@ -88,10 +88,7 @@ def test_other_units_are_told_by_name() -> None:
 
 def test_a_job_that_fails_tells_no_end() -> None:
     out = io.StringIO()
-    with (
-        pytest.raises(ValueError, match="stop"),
-        Progress(Output("json", stdout=out, stderr=io.StringIO()), 10, "merging") as progress,
-    ):
-        progress(5)
-        raise ValueError("stop")
+    progress = Progress(Output("json", stdout=out, stderr=io.StringIO()), 10, "merging")
+    progress(5)
+    progress.__exit__(ValueError, ValueError("stop"), None)
     assert out.getvalue() == ""

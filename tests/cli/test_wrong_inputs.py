@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ingot.cli import main
-from tests.cli.toys import adapter_tensors, ingot, make_adapter, make_base, snapshot
+from tests.cli.toys import adapter_tensors, ingot, make_adapter, make_base, run_here, snapshot
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
@@ -201,17 +201,15 @@ def _check(returned: int, out: str, err: str, code: int, word: str) -> None:
 def test_a_device_that_is_not_there_is_a_missing_component(wrong: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    done = ingot("merge", "base", "lora", "-o", "out", "--device", "cuda", cwd=wrong)
-    assert done.returncode == 18
+    assert run_here("merge base lora -o out --device cuda", wrong) == 18
     assert not (wrong / "out").exists()
 
 
-def test_a_value_that_is_not_finite_leaves_no_output(tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_leaves_no_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     make_base(tmp_path / "base")
     tensors = adapter_tensors()
     tensors[FIRST][1, 2] = np.inf
     make_adapter(tmp_path / "lora", tensors)
-    done = ingot("merge", "base", "lora", "-o", "out", "--json", cwd=tmp_path)
-    assert done.returncode == 13
-    assert json.loads(done.stdout.splitlines()[-1])["error"] == "NonFiniteError"
+    assert run_here("merge base lora -o out --json", tmp_path) == 13
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["error"] == "NonFiniteError"
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+
+from ingot.cli import main
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 HIDDEN, KEYS, INNER, WORDS, LAYERS = 16, 8, 24, 37, 2
@@ -116,6 +119,16 @@ def ingot(
         cwd=cwd, env=environment(**{"INGOT_CACHE": str(cwd / ".cache"), **env}), capture_output=True, timeout=120,
         check=False,
     )  # fmt: skip
+
+
+def run_here(line: str, directory: Path) -> int:
+    """The command in this process, whose torch is loaded already; the exit code."""
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        return main(shlex.split(line))
+    finally:
+        os.chdir(before)
 
 
 def json_lines(output: bytes) -> list[dict[str, Any]]:

@@ -225,6 +225,8 @@ class _Formula:
                 found[name.replace(".base_layer", "").replace(".token_adapter", "")] = tensor
         for name, tensor in self.tensors.items():
             path, _, role = name.partition(".lora_" if ".lora_" in name else ".token_adapter.trainable")
+            if not role:
+                continue
             nested = path.count(".base_layer")
             module = self.model.get_submodule(path.replace(".base_layer", ""))
             if role == "A.weight" and any(p.ndim == 3 for p in module.parameters(recurse=False)) and not _is_layer(module):

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from tests.oracle.cases import ALL_LINEAR, EVERYWHERE, EXPERT_CASES, VARIANTS, Case
-from tests.oracle.reference import Workshop, by_formula, load_base, load_output, merged
+from tests.oracle.reference import Workshop, by_formula, load_base, load_output, merged, on_disk
 
 #: dtype -> (bits of the significand, exponent of the smallest step)
 PRECISION = {torch.bfloat16: (8, -133), torch.float16: (11, -24)}
-#: Share of elements that must be the float64 result rounded once; the rest may be the next number beside it.
+#: Share of elements that must be the float64 result rounded once (of few elements, all but one); the rest may be the
+#: next number beside it.
 EXACT = 0.999
 
 _TRIED = {
@@ -50,15 +51,15 @@ def check(case: Case, dtype: torch.dtype, workshop: Workshop, target: Path) -> N
     expected = by_formula(before, adapter)
     assert ours.keys() == before.state_dict().keys()
     untouched = before.state_dict().keys() - expected.keys()
-    assert all(torch.equal(ours[name], before.state_dict()[name]) for name in untouched)
+    assert [name for name in untouched if not torch.equal(ours[name], before.state_dict()[name])] == []
+    assert {tensor.dtype for tensor in on_disk(target).values()} == {dtype}  # transformers loads some as float32
     exact = total = 0
     for name, values in expected.items():
-        assert ours[name].dtype is dtype
         nearest, found = rounded_once(values, dtype), ours[name].double()
         exact += int((found == nearest).sum())
         total += values.numel()
         assert bool(((found - nearest).abs() <= step(nearest, dtype)).all()), name
-    assert exact >= EXACT * total, f"{exact} of {total}"
+    assert total - exact <= max(1, (1 - EXACT) * total), f"{exact} of {total}"
 
 
 @pytest.mark.parametrize("dtype", PRECISION, ids=["bfloat16", "float16"])

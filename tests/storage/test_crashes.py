@@ -122,6 +122,15 @@ def test_an_error_of_every_operation_is_told_and_the_rerun_is_whole(tmp_path: Pa
         finish(target, graveyard)
 
 
+def test_an_error_of_every_operation_leaves_no_descriptor_open(tmp_path: Path, graveyard: Path) -> None:
+    for n in range(count_operations(tmp_path, graveyard)):
+        disk = FaultyDisk(graveyard, fail_at=n)
+        error_of(disk, tmp_path / f"{n}" / "out")
+        # subtle: a refused `create` has left no file here; what is here was given out, and must have come back
+        left = [file.path.name for file in disk._files if file.inner._fd >= 0]  # type: ignore[attr-defined]
+        assert left == [], disk.operations[n]
+
+
 def test_an_empty_directory_with_the_outputs_name_is_replaced_at_every_crash_point(
     tmp_path: Path, graveyard: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from ingot.cli.output import Mode, Output
 from ingot.cli.signals import Stopper
 from ingot.errors import EXIT_BUG, IngotError, Interrupted, ResourceError
 
+_COMPLETION = "_INGOT_COMPLETE"
 _REPORT = (
     "This is a bug in ingot, not in what you typed. Please report it with the lines above, your command, "
     "and what `ingot doctor` prints."
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopper = Stopper()
     try:
         with stopper.listening():
-            app.main(arguments, prog_name="ingot", standalone_mode=False, obj=Session(output, stopper))
+            _run(app, arguments, Session(output, stopper))
         code = 0
     except BaseException as error:
         code = _report(error, output, stopper)
@@ -45,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except IngotError as error:
         code = code or error.exit_code
     return code
+
+
+def _run(app: click.Group, arguments: list[str], session: Session) -> None:
+    """Without click's own handling of exceptions, except where it is a shell that asks for completions."""
+    if _COMPLETION in os.environ:
+        app.main(arguments, prog_name="ingot", complete_var=_COMPLETION)
+    with app.make_context("ingot", arguments, obj=session) as context:
+        app.invoke(context)
 
 
 def _output(arguments: Sequence[str]) -> Output:
@@ -62,12 +72,8 @@ def _never_fail_on_encoding() -> None:
 
 def _report(error: BaseException, output: Output, stopper: Stopper) -> int:
     """Show what ended the command; returns its exit code."""
-    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
-        error = error.__context__  # click prints help by itself, and exits with 1 when its reader has left
-    if isinstance(error, BrokenPipeError):
-        output.close()
-        if output.reader_left:
-            return 0
+    if isinstance(error, BrokenPipeError) and output.has_lost_its_reader():  # click prints help by itself
+        return 0
     if isinstance(error, SystemExit | click.exceptions.Exit):
         code = error.code if isinstance(error, SystemExit) else error.exit_code
         return code if isinstance(code, int) else 0 if code is None else EXIT_BUG

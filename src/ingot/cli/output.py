@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import sys
 import threading
@@ -53,8 +54,6 @@ class Output:
         self._color = color and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
         self._moving = environment.get("TERM") != "dumb" and _is_terminal(self.stderr)
         self._mutex = threading.Lock()
-        #: Whether the reader of stdout or stderr has gone away; what follows goes nowhere.
-        self.reader_left = False
 
     @property
     def color(self) -> bool:
@@ -124,6 +123,18 @@ class Output:
         for stream in (self.stdout, self.stderr):
             self._guarded(stream, stream.flush)
 
+    def has_lost_its_reader(self) -> bool:
+        """Whether stdout is a pipe whose reader has left; then what still follows goes nowhere."""
+        poll = select.poll()
+        try:
+            poll.register(self.stdout.fileno(), 0)
+        except (OSError, ValueError):
+            return False
+        if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            return False
+        _to_nowhere(self.stdout)
+        return True
+
     def _with_heading(self, line: str) -> str:
         match = _HEADING.match(line)
         return self._styled(match[0], "bold", self.stdout) + line[match.end() :] if match else line
@@ -146,7 +157,6 @@ class Output:
         try:
             action()
         except BrokenPipeError:
-            self.reader_left = True
             _to_nowhere(stream)
         except ValueError:  # the stream was closed under us
             return

@@ -30,12 +30,12 @@ class Task:
 
 def base() -> Path:
     """The directory of the base model."""
-    if not (DATA / "base" / "config.json").is_file():
+    if not (DATA / "ingot-demo-base" / "config.json").is_file():
         raise MissingComponent(
             "the demo's model did not come with this installation", where="ingot/demo/data",
             hint="Install ingot from a full checkout or a wheel: the weights are part of the package.",
         )  # fmt: skip
-    return DATA / "base"
+    return DATA / "ingot-demo-base"
 
 
 def tasks() -> list[Task]:

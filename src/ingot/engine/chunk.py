@@ -23,7 +23,7 @@ from ingot.plan.model import Op, ShardPlan
 from ingot.storage.inputs import InputFile
 
 #: Bytes of a chunk: what a worker reads, patches, digests and writes at once. A multiple of any page size.
-CHUNK_NBYTES = 8 << 20
+CHUNK_NBYTES = 16 << 20
 PAGE_NBYTES = 4096
 
 

@@ -13,7 +13,7 @@ PROCESS_NBYTES = 245 << 20
 #: Kept factors and raw adapter tensors at most; see engine.factors and engine.changes.
 KEPT_NBYTES = 32 << 20
 #: A worker's chunk buffer, scratch tile and cut tiles.
-WORKER_NBYTES = 12 << 20
+WORKER_NBYTES = 22 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.
 ASSUMED_NBYTES_PER_SECOND = 1.0e9
 

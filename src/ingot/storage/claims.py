@@ -34,8 +34,12 @@ def begin(disk: Disk, place: Place, identity: Mapping[str, str]) -> Claim:
     disk.make_directory(work.path, 0o700)
     disk.make_directory(work.files, 0o777)
     journal = Journal.begin(disk, work.journal, identity)
-    disk.sync_directory(work.path)
-    disk.sync_directory(place.parent)
+    try:
+        disk.sync_directory(work.path)
+        disk.sync_directory(place.parent)
+    except BaseException:
+        journal.close()
+        raise
     return Claim(work, journal, {})
 
 

@@ -72,7 +72,11 @@ class Journal:
     def begin(cls, disk: Disk, path: Path, identity: Mapping[str, str]) -> Journal:
         """A new journal with its durable identity line; 1 file sync."""
         journal = cls(disk.create(path, nbytes=0, direct=False), lines.START, 0)
-        journal._append({"format": _FORMAT, "identity": dict(identity)})
+        try:
+            journal._append({"format": _FORMAT, "identity": dict(identity)})
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     @classmethod
