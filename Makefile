@@ -18,6 +18,8 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/mypy
+	$(BIN)/mypy training
+	$(BIN)/mypy -p benchmarks
 
 unit: $(VENV)/.ready
 	$(BIN)/python -m pytest -q

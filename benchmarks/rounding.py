@@ -31,7 +31,8 @@ def _tensor(directory: Path, name: str) -> torch.Tensor:
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             if name in _keys(file, path):
-                return file.get_tensor(name)
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor
     raise KeyError(name)
 
 

@@ -20,6 +20,7 @@ KILLS = 200
 IN_A_ROW = 4
 #: Share of the kills that come at any moment since the start, most of them while Python still imports.
 EARLY = 0.1
+SMALL_SAMPLE = 0.05
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Tried:
 
 
 def run(scale: float, report: Report) -> Figure:
-    with workshop(large_model) as shop:
+    with workshop(large_model, scale=scale) as shop:
         expected, timing = shop.reference(), measured(shop)
         tried, total = Tried(), scaled(KILLS, scale, 2)
         rows = [IN_A_ROW] * (total // IN_A_ROW) + ([total % IN_A_ROW] if total % IN_A_ROW else [])
@@ -52,9 +53,12 @@ def run(scale: float, report: Report) -> Figure:
     return Figure([tried.count], [f"of the kills: {moments}; a run works for {timing.work:.2f} s"])
 
 
-def large_model(shop: Workshop) -> None:
-    """About 50 MB in a dozen shards: a run takes long enough for a kill to land in it."""
-    llama_model(shop, hidden=512, layers=8, shard_nbytes=5_000_000)
+def large_model(shop: Workshop, scale: float) -> None:
+    """About 50 MB in a dozen shards: a run takes long enough for a kill to land in it. Less for a small sample."""
+    if scale < SMALL_SAMPLE:
+        llama_model(shop, hidden=128, layers=8, shard_nbytes=300_000)
+    else:
+        llama_model(shop, hidden=512, layers=8, shard_nbytes=5_000_000)
 
 
 def measured(shop: Workshop) -> Timing:

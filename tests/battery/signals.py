@@ -22,7 +22,7 @@ SECOND_WITHIN = 0.05
 
 def run(scale: float, report: Report) -> Figure:
     seconds: list[float] = []
-    with workshop(large_model) as shop:
+    with workshop(large_model, scale=scale) as shop:
         expected, timing, total = shop.reference(), measured(shop), scaled(SIGNALS, scale, 2)
         one = partial(_signal, shop, expected, timing, seconds)
         with ThreadPoolExecutor(WORKERS) as pool:

@@ -112,6 +112,13 @@ def test_quiet_leaves_one_line_of_data(
 
 
 @pytest.mark.usefixtures("here")
+def test_quiet_may_stand_among_other_short_flags(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge", "base", "lora", "-o", "made", "-vq"]) == 0
+    out, err = capfd.readouterr()
+    assert (out.count("\n"), err) == (1, "")
+
+
+@pytest.mark.usefixtures("here")
 def test_quiet_still_says_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "nowhere", "lora", "-q"]) == 10
     out, err = capfd.readouterr()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -248,7 +249,8 @@ class _Formula:
             t.shape[0] for name, t in self.tensors.items() if name in (f"{path}.lora_A.weight", f"{path}.lora_embedding_A")
         )
         patterns = self.config.get("alpha_pattern") or {}
-        alpha = next((a for key, a in patterns.items() if path.endswith(key)), self.config["lora_alpha"])
+        fitting = (a for key, a in patterns.items() if re.match(rf"(.*\.)?({key})$", path))
+        alpha = next(fitting, self.config["lora_alpha"])
         return float(alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank))
 
     def _tokens(self, path: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -60,7 +61,8 @@ def _run(app: click.Group, arguments: list[str], session: Session) -> None:
 def _output(arguments: Sequence[str]) -> Output:
     """Read from the raw arguments, so that errors in the others are shown in the mode that was asked for."""
     flags = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    mode: Mode = "json" if "--json" in flags else "quiet" if flags & {"--quiet", "-q"} else "human"
+    quiet = "--quiet" in flags or any(re.fullmatch(r"-v*q[qv]*", flag) for flag in flags)
+    mode: Mode = "json" if "--json" in flags else "quiet" if quiet else "human"
     return Output(mode, color="--no-color" not in flags, debug="--debug" in flags)
 
 

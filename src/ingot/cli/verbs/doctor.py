@@ -32,6 +32,7 @@ def doctor(session: Session, /, path: str) -> None:
     output = session.output
     output.lines(diagnosis.as_lines(output.width))
     if not diagnosis.ok:
+        output.event("diagnosis", **diagnosis.as_json())
         raise diagnosis.as_error()
     output.essence("ok")
     output.result(verb="doctor", **diagnosis.as_json())

@@ -1,0 +1,95 @@
+"""The demo's files are what README says of them, and the demo reaches the scores that it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from ingot.demo import assets, run
+from ingot.errors import CheckFailed, MissingComponent
+
+#: Third-party loaders leave descriptors to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+class Listener:
+    """Keeps what the demo says."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        self.shown.append(text)
+
+    def lines(self, lines: Iterable[str], *, headings: bool = True) -> None:
+        self.shown.extend(lines)
+
+    def event(self, kind: str, **fields: object) -> None:
+        pass
+
+
+@contextmanager
+def no_bar(total: int, verb: str) -> Iterator[Callable[[int], None]]:
+    counted = []
+    yield counted.append
+    assert sum(counted) == total
+
+
+def test_the_base_is_a_small_llama_with_a_chat_template() -> None:
+    base = assets.base()
+    config = json.loads((base / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["hidden_size"] % 256 == 0
+    assert sum(path.stat().st_size for path in base.glob("*.safetensors")) <= 12_000_000
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True)
+    assert "hello" in text
+
+
+def test_each_task_has_enough_samples_and_none_twice() -> None:
+    tasks = assets.tasks()
+    assert len(tasks) == 2
+    for task in tasks:
+        assert len({sample.prompt for sample in task.samples}) == len(task.samples) >= 200
+        assert all(sample.expected for sample in task.samples)
+
+
+def test_no_path_of_a_machine_came_along() -> None:
+    for path in assets.DATA.rglob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert "/home/" not in text
+        assert "/root/" not in text
+        assert os.getcwd() not in text
+
+
+def test_the_demo_reaches_its_scores_and_says_where_everything_is(tmp_path: Path) -> None:
+    listener = Listener()
+    rows = run(listener, no_bar, tmp_path / "demo")
+    for row in rows:
+        assert row.base <= 30
+        assert row.adapter >= 90
+        assert abs(row.merged - row.adapter) <= 1
+        assert row.artifact in "\n".join(listener.shown)
+        assert (Path(row.artifact) / "ingot.json").is_file()
+    assert json.loads((tmp_path / "demo" / "scores.json").read_text())[0]["task"] == rows[0].task
+
+
+def test_a_demo_directory_that_holds_something_else_is_not_taken_for_the_demos(tmp_path: Path) -> None:
+    (tmp_path / f"{assets.tasks()[0].name}-merged").mkdir()
+    (tmp_path / f"{assets.tasks()[0].name}-merged" / "notes.txt").write_text("mine")
+    with pytest.raises(CheckFailed, match="not the demo's"):
+        run(Listener(), no_bar, tmp_path)
+    assert (tmp_path / f"{assets.tasks()[0].name}-merged" / "notes.txt").read_text() == "mine"
+
+
+def test_without_peft_the_demo_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingComponent, match="PEFT") as refusal:
+        run(Listener(), no_bar, tmp_path)
+    assert "pip install" in (refusal.value.hint or "")
