@@ -29,8 +29,6 @@ from ingot.storage.inputs import InputFile
 from ingot.version import __version__
 
 if TYPE_CHECKING:
-    import torch
-
     from ingot.engine.run import Outcome
 
 #: Beside the payload a run needs room for side files, the record and the filesystem's own blocks.
@@ -90,7 +88,7 @@ class Job:
         run = Run(
             disk=disk or PosixDisk(),
             jobs=self.jobs,
-            device=_device(device),
+            device=_checked_device(device),
             version=__version__,
             stop=stop or threading.Event(),
             progress=progress,
@@ -177,7 +175,10 @@ def _same_values(adapters: Sequence[Weighted], one: Factor, other: Factor) -> bo
     return torch.equal(read(one), read(other))
 
 
-def _device(name: str) -> torch.device:
+def _checked_device(name: str) -> str:
+    """`name` where torch can compute on it. The CPU is not asked for: that would wait for torch's import."""
+    if name == "cpu":
+        return name
     import torch
 
     try:
@@ -189,7 +190,7 @@ def _device(name: str) -> torch.device:
             "this machine has no CUDA device that torch can use", where=name,
             hint="Leave --device out, or install a CUDA build of torch (see pytorch.org).",
         )  # fmt: skip
-    return device
+    return name
 
 
 def _staged(target: Path) -> list[Path]:

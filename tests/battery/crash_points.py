@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def operations(shop: Workshop) -> int:
         return len(disk.operations)
 
 
-def _count(what: str, shop: Workshop, expected: Content, tries: list[tuple[Point, ...]], report: Report) -> Count:
+def _count(what: str, shop: Workshop, expected: Content, tries: Sequence[tuple[Point, ...]], report: Report) -> Count:
     return counted(what, len(tries), parallel(partial(_crash, shop, expected), tries), report)
 
 

@@ -38,7 +38,7 @@ def file_case(case: Case, place: str) -> EvilFolder:
 
 def _descriptor(attempt: Callable[[], object]) -> int:
     """The open file of an attempt that will not be made."""
-    return inspect.getclosurevars(attempt).nonlocals["fd"]
+    return int(inspect.getclosurevars(attempt).nonlocals["fd"])
 
 
 def text_case(case: Case, place: str) -> EvilFolder:
@@ -97,7 +97,10 @@ _LINKS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def _linked() -> Iterator[EvilFolder]:
-    places = {"base": (BASE, INDEX, "config.json", "tokenizer.json"), "adapter": (ADAPTER, "adapter_config.json")}
+    places = {
+        "base": (BASE, INDEX, "config.json", "tokenizer.json"),
+        "adapter": (ADAPTER, "adapter_config.json", "tokenizer.json"),
+    }
     for folder, names in places.items():
         for name in names:
             for title, put in _LINKS.items():
@@ -109,9 +112,10 @@ def _putting(put: Callable[[Path, Path], None], folder: str, name: str) -> Calla
 
 
 def copied(shop: Workshop, folder: Path) -> Workshop:
-    """A copy of base and adapter to be spoilt."""
+    """A copy of base and adapter to be spoilt, the adapter with a tokenizer of its own."""
     shutil.copytree(shop.base, folder / "base")
     shutil.copytree(shop.adapter, folder / "adapter")
+    shutil.copy(shop.base / "tokenizer.json", folder / "adapter")
     return Workshop(folder, folder / "base", folder / "adapter")
 
 

@@ -118,7 +118,7 @@ def _ballast(path: Path, left: int) -> Iterator[None]:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - left))
 
-    Job._check_room = check_room  # type: ignore[method-assign]
+    Job._check_room = check_room  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

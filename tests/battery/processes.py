@@ -6,11 +6,13 @@ fork of a clean process that has only imported runs the very same command at onc
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +24,7 @@ T = TypeVar("T")
 WORKERS = 2
 _PRELOAD = ["ingot.merge", "ingot.engine.run", "ingot.registry.record", "ingot.cli.app", "ingot.cli.progress",
             "ingot.plan.render", "tests.battery.processes", "tests.storage.faulty_disk", "tests.toy"]  # fmt: skip
-_SOURCE = Path(ingot.errors.__file__).parents[1]
-_HERE = Path(__file__).parents[2]
+_PATH = os.pathsep.join(map(str, (Path(ingot.errors.__file__).parents[1], Path(__file__).parents[2])))
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOAD)
@@ -34,7 +35,8 @@ def parallel(one: Callable[[T], str | None], tries: Sequence[T], *, at_least: in
     if len(tries) < at_least:
         yield from map(one, tries)
         return
-    with _path_for_children(), _context.Pool(WORKERS) as pool:
+    _server()
+    with _context.Pool(WORKERS) as pool:
         yield from pool.imap_unordered(one, tries, chunksize=max(1, min(32, len(tries) // 50)))
 
 
@@ -42,8 +44,7 @@ def started(
     arguments: Sequence[str], cache: Path, log: Path, *, through: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
     """`python -m ingot ...`, as a user starts it; what it says goes to `log`. `through`: a command that starts it."""
-    path = os.pathsep.join([str(_SOURCE), str(_HERE)])
-    environment = {**os.environ, "PYTHONPATH": path, "INGOT_CACHE": str(cache)}
+    environment = {**os.environ, "PYTHONPATH": _PATH, "INGOT_CACHE": str(cache)}
     with log.open("wb") as stream:
         return subprocess.Popen(
             [*through, sys.executable, "-m", "ingot", *arguments], env=environment, stdin=subprocess.DEVNULL,
@@ -53,9 +54,9 @@ def started(
 
 def forked(arguments: Sequence[str], cache: Path, log: Path, **setting: Any) -> BaseProcess:
     """The same command in a fork of the server. `setting`: see `_child`."""
+    _server()
     process = _context.Process(target=_child, args=(list(arguments), str(cache), str(log)), kwargs=setting)
-    with _path_for_children():
-        process.start()
+    process.start()
     return process
 
 
@@ -96,15 +97,15 @@ def _child(
     sys.exit(main(arguments))
 
 
-class _path_for_children:  # noqa: N801 - used as a function
-    """The server is started with the first process, and finds the packages by PYTHONPATH."""
-
-    def __enter__(self) -> None:
-        self._before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SOURCE), str(_HERE)])
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is None:
-            os.environ.pop("PYTHONPATH", None)
+@functools.cache
+def _server() -> None:
+    """Start the server; its forks find the packages where it did, by PYTHONPATH."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = _PATH
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
         else:
-            os.environ["PYTHONPATH"] = self._before
+            os.environ["PYTHONPATH"] = before

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from ingot.errors import IngotError
 from tests.battery.crash_points import operations
-from tests.battery.figure import Figure, Report, counted, scaled, thinned
+from tests.battery.figure import Count, Figure, Report, counted, scaled, thinned
 from tests.battery.processes import parallel
 from tests.battery.workshop import (
     Content,
@@ -35,17 +36,18 @@ def run(scale: float, report: Report) -> Figure:
         chance = random.Random(4)
         files = chance.choices(sorted((work / "files").iterdir()), k=scaled(STAGED_BITS, scale, 5))
         staged = [(path.name, chance.randrange(8 * path.stat().st_size)) for path in files]
-        kinds = {
-            "flipped bits of the journal: redone or refused, never wrong bytes": (
-                _journal_bit, thinned(range(8 * journal), scale, 10)),
-            "lengths of a cut journal: redone, identical": (_journal_cut, thinned(range(journal), scale, 10)),
-            "flipped bits of staged files: noticed and redone, identical": (_staged_bit, staged),
-        }  # fmt: skip
-        counts = [
-            counted(what, len(tries), parallel(partial(one, shop, work, expected), tries), report)  # type: ignore[operator]
-            for what, (one, tries) in kinds.items()
-        ]
-    return Figure(counts)
+
+        def tried(what: str, one: Callable[..., str | None], tries: Sequence[object]) -> Count:
+            return counted(what, len(tries), parallel(partial(one, shop, work, expected), tries), report)
+
+        bits, lengths = thinned(range(8 * journal), scale, 10), thinned(range(journal), scale, 10)
+        return Figure(
+            [
+                tried("flipped bits of the journal: redone or refused, never wrong bytes", _journal_bit, bits),
+                tried("lengths of a cut journal: redone, identical", _journal_cut, lengths),
+                tried("flipped bits of staged files: noticed and redone, identical", _staged_bit, staged),
+            ]
+        )
 
 
 def _interrupted(shop: Workshop) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 import benchmarks.synthetic as synthetic
 from ingot.cli import main
@@ -141,12 +142,12 @@ def small_model(shop: Workshop, *, index: bool = False) -> None:
     if index:
         names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
         for name, tensors in zip(names, (first, second), strict=True):
-            toy.save_file(tensors, shop.base / name, {"format": "pt"})
+            save_file(tensors, shop.base / name, {"format": "pt"})
         weight_map = dict.fromkeys(first, names[0]) | dict.fromkeys(second, names[1])
         text = json.dumps({"metadata": {"total_size": 4 * 396}, "weight_map": weight_map})
         (shop.base / "model.safetensors.index.json").write_text(text)
     else:
-        toy.save_file(first | second, shop.base / "model.safetensors", {"format": "pt"})
+        save_file(first | second, shop.base / "model.safetensors", {"format": "pt"})
     factors = {
         f"base_model.model.m.{path}.lora_{side}.weight": torch.randn(shape, generator=chance)
         for path, rows, columns in (("up", 16, 12), ("down", 12, 16))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,29 @@ def test_a_shard_that_is_a_link_out_of_the_directory_is_refused(tmp_path: Path) 
     shard.symlink_to(tmp_path / "elsewhere.safetensors")
     with pytest.raises(UnsafeInputError):
         opened(tmp_path / "base")
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "link to itself", "link to a folder", "pipe", "folder"])
+def test_a_side_file_that_cannot_be_carried_over_is_refused_and_not_left_out(tmp_path: Path, kind: str) -> None:
+    toy.make_base(tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer.json"
+    path.unlink()
+    if kind.startswith("link"):
+        path.symlink_to({"link to nothing": "missing", "link to itself": path.name, "link to a folder": "."}[kind])
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises((BaseError, UnsafeInputError), match=r"tokenizer\.json"):
+        opened(tmp_path / "base")
+
+
+def test_a_folder_of_licences_is_no_side_file(tmp_path: Path) -> None:
+    toy.make_base(tmp_path / "base")
+    (tmp_path / "base" / "LICENSES").mkdir()
+    base = opened(tmp_path / "base")
+    assert "LICENSES" not in base.side_files
+    base.close()
 
 
 def test_a_checkpoint_of_pickles_is_refused_with_the_way_out(tmp_path: Path) -> None:

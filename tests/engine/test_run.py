@@ -80,7 +80,7 @@ def test_chunks_and_workers_change_no_bit(
     places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, chunk_nbytes: int, tile_elements: int
 ) -> None:
     base, adapter, out = places
-    monkeypatch.setattr("ingot.kernels.tile.TILE_ELEMENTS", tile_elements)
+    monkeypatch.setattr("ingot.kernels.grid.TILE_ELEMENTS", tile_elements)
     merge(base, adapter, out, jobs=1)
     monkeypatch.setattr(chunk_module, "CHUNK_NBYTES", chunk_nbytes)
     merge(base, adapter, out.with_name("again"), jobs=5)

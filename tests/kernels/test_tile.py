@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ingot.kernels.tile import TILE_ELEMENTS, BlockChange, TileGrid, merge_tile
+from ingot.kernels.grid import TILE_ELEMENTS, TileGrid
+from ingot.kernels.tile import BlockChange, merge_tile
 
 GENERATOR = torch.Generator().manual_seed(0)
 

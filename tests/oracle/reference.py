@@ -113,7 +113,8 @@ def randomize(model: nn.Module, seed: int) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or "lora_" in name:
             values = torch.randn(parameter.shape, generator=generator) * 0.1
-            parameter.data = (values.abs() + 0.5 if "magnitude" in name else values).to(parameter.dtype)
+            # in place: tied layers hold views of each other
+            parameter.data.copy_(values.abs() + 0.5 if "magnitude" in name else values)
 
 
 def merged_model(case: Case, base: Path, adapter: Path) -> Any:

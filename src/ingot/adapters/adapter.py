@@ -81,7 +81,7 @@ class Adapter:
         root = _root(Path(path), subfolder)
         if assume_peft_version is not None and release_of(assume_peft_version) is None:
             raise UsageError("not a release of PEFT", found=assume_peft_version, expected="a version such as 0.18.1")
-        side_files = tuple(name for name in SIDE_FILES if (root / name).is_file())
+        side_files = tuple(name for name in SIDE_FILES if os.path.lexists(root / name))
         with ExitStack() as opened:
             config_file = opened.enter_context(InputFile.open(root, CONFIG_NAME, error=AdapterError))
             config = _read_config(config_file)

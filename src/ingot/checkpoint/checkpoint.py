@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 
 from ingot.checkpoint.locate import Location
@@ -85,12 +86,18 @@ class Checkpoint:
         inputs = {**files, "config.json": config_file}
         if index_name is not None and index_file is not None:
             inputs[index_name] = index_file
-        side_files = tuple(
-            sorted(path.name for path in location.path.iterdir() if path.is_file() and group_of(path.name) is not None)
-        )
+        side_files = tuple(sorted(path.name for path in location.path.iterdir() if _travels(path)))
         inputs |= {name: InputFile.open(location.path, name, error=BaseError) for name in side_files}
         digest = hashlib.sha256(config_bytes).hexdigest()
         return cls(location, shards, index_name, index, config, digest, inputs, side_files)
+
+
+def _travels(path: Path) -> bool:
+    """Whether this is a side file. What only looks like one, such as a link to nothing, is one that will be refused.
+
+    Folders like LICENSES/ are left; one that is called tokenizer.json is not passed over in silence.
+    """
+    return group_of(path.name) is not None and (bool(path.suffix) or not path.is_dir())
 
 
 def _open(location: Location, name: str, why: str) -> InputFile:

@@ -33,7 +33,8 @@ def load(model: Path, adapter: Path | None = None) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    no_bar: Callable[[], None] = logging.disable_progress_bar
+    no_bar()
     loaded: torch.nn.Module = AutoModelForCausalLM.from_pretrained(model, dtype="auto", local_files_only=True)
     if adapter is not None:
         from peft import PeftModel

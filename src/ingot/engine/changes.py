@@ -12,7 +12,8 @@ import torch
 from ingot.adapters.terms import Load
 from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.dtypes import as_tensor
-from ingot.kernels.tile import BlockChange, TileGrid, apply_changes
+from ingot.kernels.grid import TileGrid
+from ingot.kernels.tile import BlockChange, apply_changes
 from ingot.plan.model import Op
 
 #: Prepared factors that are kept; the ones in use by a worker live as long as it needs them.

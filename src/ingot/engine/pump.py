@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-import torch
-
-from ingot.engine.changes import Changes
-from ingot.engine.chunk import Chunk, Sampled, ShardReader, Workspace, chunks_of, read_elements
+from ingot.engine.chunk import Chunk, Sampled, ShardReader, chunks_of, new_buffer
 from ingot.engine.digests import OrderedDigest
-from ingot.engine.factors import FactorReader
 from ingot.errors import Interrupted
 from ingot.plan.model import Plan, ShardPlan
 from ingot.storage.inputs import InputFile
 from ingot.storage.staged_file import StagedFile
+
+if TYPE_CHECKING:
+    from ingot.engine.patch import Patcher
 
 Progress = Callable[[int], None]
 
@@ -56,16 +56,16 @@ class Running:
         self.samples: list[dict[str, Sampled]] = []
         self.futures: list[Future[None]] = []
 
-    def work(self, chunk: Chunk, space: Workspace) -> None:
+    def work(self, chunk: Chunk, buffer: memoryview) -> None:
         """Read, patch, check, digest and write one chunk."""
         sampled: dict[str, Sampled] = {}
-        data = self.reader.load(chunk, space)
+        data = self.reader.load(chunk, buffer)
         if self.source is not None:
             self.source.update(chunk.number, data)
-        self.reader.patch(chunk, data, space, sampled)
+        self.reader.patch(chunk, data, sampled)
         self.written.update(chunk.number, data)
         if not self.stop.is_set():
-            padded = space.buffer[: chunk.padded]
+            padded = buffer[: chunk.padded]
             padded[len(data) :] = bytes(chunk.padded - len(data))
             self.file.write_at(padded, chunk.begin)
             self.samples.append(sampled)
@@ -108,7 +108,7 @@ class Pump:
         adapters: Sequence[Mapping[str, InputFile]],
         *,
         jobs: int,
-        device: torch.device,
+        device: str,
         stop: threading.Event,
         progress: Progress,
     ) -> None:
@@ -116,15 +116,10 @@ class Pump:
         self._inputs = inputs
         self._stop = stop
         self._progress = progress
-        self._changes = Changes(
-            FactorReader(adapters, device), lambda ref, a, b: read_elements(inputs, ref, a, b), device
-        )
-        # a row of a tensor that is only copied never reaches the scratch tile
-        widest = max((op.view[1] for op in plan.ops if op.computed), default=1)
-        self._spaces: SimpleQueue[Workspace] = SimpleQueue()
+        self._patcher = LazyPatcher(plan, inputs, adapters, device)
+        self._buffers: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(max(1, jobs)):
-            self._spaces.put(Workspace(widest, device))
-        torch.set_num_threads(1)  # the workers are the threads
+            self._buffers.put(new_buffer())
         self._pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="ingot")
 
     def close(self) -> None:
@@ -132,20 +127,41 @@ class Pump:
 
     def start(self, shard: ShardPlan, file: StagedFile, *, digest_base: bool) -> Running:
         """Begin to write all bytes of `shard` to `file`. Several shards may be under way; chunks are taken in order."""
-        reader = ShardReader(shard, self._inputs, self._changes, trust_base=self._trust_base)
+        reader = ShardReader(shard, self._inputs, self._patcher, trust_base=self._trust_base)
         running = Running(shard, file, reader, self._stop, digest_base=digest_base)
         running.futures = [self._pool.submit(self._do, running, chunk) for chunk in chunks_of(shard)]
+        self._patcher()  # import torch here, while the workers move the first bytes
         return running
 
     def _do(self, running: Running, chunk: Chunk) -> None:
         if self._stop.is_set():
             return
-        space = self._spaces.get()
+        buffer = self._buffers.get()
         try:
-            running.work(chunk, space)
+            running.work(chunk, buffer)
         finally:
-            self._spaces.put(space)
+            self._buffers.put(buffer)
         self._progress(chunk.end - chunk.begin)
+
+
+class LazyPatcher:
+    """Gives the run's one `Patcher`; the first call makes it, and with it imports torch, which takes a second."""
+
+    def __init__(
+        self, plan: Plan, inputs: Mapping[str, InputFile], adapters: Sequence[Mapping[str, InputFile]], device: str
+    ) -> None:
+        widest = max((op.view[1] for op in plan.ops if op.computed), default=1)
+        self._arguments = (inputs, adapters, device, widest)
+        self._lock = threading.Lock()
+        self._made: Patcher | None = None
+
+    def __call__(self) -> Patcher:
+        with self._lock:
+            if self._made is None:
+                from ingot.engine.patch import Patcher
+
+                self._made = Patcher(*self._arguments)
+            return self._made
 
 
 def _joined(samples: list[dict[str, Sampled]]) -> dict[str, Sampled]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import torch
-
-from ingot.engine.changes import Changes
-from ingot.engine.chunk import Chunk, ShardReader, Workspace, chunks_of, read_elements
-from ingot.engine.factors import FactorReader
+from ingot.engine.chunk import Chunk, ShardReader, chunks_of, new_buffer
+from ingot.engine.pump import LazyPatcher
 from ingot.errors import Interrupted
 from ingot.plan.model import Plan
 from ingot.storage.inputs import InputFile
@@ -23,7 +20,7 @@ def recompute(
     adapters: Sequence[Files],
     artifact: Files,
     *,
-    device: torch.device,
+    device: str,
     stop: threading.Event,
     progress: Callable[[int], None],
 ) -> Iterator[tuple[str, str, int]]:
@@ -31,17 +28,15 @@ def recompute(
 
     A difference in a shard's header is told with an empty tensor name. Yields nothing when all is equal.
     """
-    changes = Changes(FactorReader(adapters, device), lambda ref, a, b: read_elements(base, ref, a, b), device)
-    space = Workspace(max((op.view[1] for op in plan.ops if op.computed), default=1), device)
-    torch.set_num_threads(1)
+    patcher, buffer = LazyPatcher(plan, base, adapters, device), new_buffer()
     for shard in plan.shards:
-        reader = ShardReader(shard, base, changes, trust_base=True)
+        reader = ShardReader(shard, base, patcher, trust_base=True)
         told: set[str] = set()
         for chunk in chunks_of(shard):
             if stop.is_set():
                 raise Interrupted("the check was interrupted", hint="Run the same command again; checks write nothing.")
-            expected = reader.load(chunk, space)
-            reader.patch(chunk, expected, space, {})
+            expected = reader.load(chunk, buffer)
+            reader.patch(chunk, expected, {})
             found = artifact[shard.file].read(chunk.begin, chunk.end - chunk.begin)
             if expected != found:
                 for name, differing in _differences(shard_names(reader, chunk), expected, found, chunk):

@@ -7,9 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 from ingot.engine.chunk import Sampled
 from ingot.engine.pump import Progress, Pump, Running, ShardResult
@@ -54,7 +53,7 @@ class Run:
 
     disk: Disk
     jobs: int
-    device: torch.device
+    device: str
     version: str
     stop: threading.Event
     progress: Progress
@@ -74,7 +73,7 @@ def execute(plan: Plan, base: Files, adapters: Sequence[Files], target: Path, ru
             the same call resumes it.
     """
     started = time.monotonic()
-    outcome = Outcome(plan, device=str(run.device))
+    outcome = Outcome(plan, device=run.device)
     outcome.adapter_files = [[_digest(file, name, run.memory) for name, file in files.items()] for files in adapters]
     with Staging.open(run.disk, target, _identity(plan, base, outcome, run), restart=run.restart) as staging:
         base_digests = _write_shards(plan, base, adapters, staging, run, outcome)
@@ -193,8 +192,8 @@ def _identity(plan: Plan, base: Files, outcome: Outcome, run: Run) -> dict[str, 
         "base files": hashlib.sha256(seen.encode()).hexdigest(),
         "adapter files": ",".join(d.sha256 for files in outcome.adapter_files for d in files),
         "ingot version": run.version,
-        "torch version": torch.__version__,
-        "device": str(run.device),
+        "torch version": version("torch"),
+        "device": run.device,
     }
 
 

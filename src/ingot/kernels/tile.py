@@ -6,45 +6,15 @@ All terms of all adapters accumulate in one float32 tile, and the tile is rounde
 output dtype.
 
 Law: an element's value does not depend on how a run was cut into chunks, on the number of workers, or on a resume,
-because the rows of a tile are fixed by the tensor's own shape (`TileGrid`) and a tile is always computed whole.
+because the rows of a tile are fixed by the tensor's own shape (`grid.TileGrid`) and a tile is always computed whole.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-
-#: Elements of a tile: 1 MiB of float32 stays in a core's cache while it is read, added to and rounded.
-TILE_ELEMENTS = 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class TileGrid:
-    """A tensor as tiles of whole rows: tile t holds rows [t * height, min((t + 1) * height, rows))."""
-
-    rows: int
-    columns: int
-
-    @property
-    def height(self) -> int:
-        return max(1, min(self.rows, TILE_ELEMENTS // max(1, self.columns)))
-
-    @property
-    def count(self) -> int:
-        return math.ceil(self.rows / self.height) if self.rows and self.columns else 0
-
-    def rows_of(self, tile: int) -> tuple[int, int]:
-        """Rows [begin, end) of a tile."""
-        return tile * self.height, min((tile + 1) * self.height, self.rows)
-
-    def over(self, begin: int, end: int) -> range:
-        """The tiles that hold any element of [begin, end), in row-major order."""
-        size = self.height * self.columns
-        return range(begin // size, math.ceil(end / size)) if begin < end else range(0)
-
 
 @dataclass(frozen=True, slots=True)
 class BlockChange:

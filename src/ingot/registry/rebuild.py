@@ -128,14 +128,12 @@ def _plan_faults(plan: Plan, artifact: Artifact) -> Iterator[str]:
 
 def _differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> Iterator[str]:
     """Shards, computed again; then the other files, whose names and bytes the plan fixes too."""
-    import torch
-
     from ingot.engine.recompute import recompute
 
     record = artifact.record
     differing = recompute(
         plan, job.base.inputs, job.adapter_files, artifact.files,
-        device=torch.device(_device(record)), stop=reading.stop, progress=reading,
+        device=_device(record), stop=reading.stop, progress=reading,
     )  # fmt: skip
     for file, tensor, count in differing:
         what = f"tensor {tensor} differs" if tensor else f"the header differs in {count} bytes"

@@ -94,7 +94,7 @@ def _recipe(plan: Plan) -> Recipe:
 def _internals(outcome: Outcome) -> Internals:
     import torch
 
-    from ingot.kernels.tile import TILE_ELEMENTS
+    from ingot.kernels.grid import TILE_ELEMENTS
 
     plan = outcome.plan
     formulas = Counter(placed.term.formula for op in plan.ops for placed in op.terms)
