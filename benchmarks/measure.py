@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+LAUNCHER = Path(__file__).with_name("launch.py")
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
@@ -42,18 +43,15 @@ def run(contender: Contender, *, cold: bool) -> Cost:
     os.sync()
     if cold:
         DROP_CACHES.write_text("3\n")
-    started = time.monotonic()
-    process = subprocess.Popen(
-        contender.command, env={**os.environ, **contender.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    log = contender.out.with_suffix(".log")
+    launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(log), *contender.command]
+    answer = subprocess.run(
+        launch, env={**os.environ, **contender.environment}, stdout=subprocess.PIPE, check=True, text=True
     )
-    errors = process.stderr.read() if process.stderr else b""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    os.sync()
-    seconds = time.monotonic() - started
-    if process.returncode:
-        raise RuntimeError(f"{contender.name} failed: {errors.decode(errors='replace')[-2000:]}")
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    cost = json.loads(answer.stdout)
+    if cost.pop("exit_code"):
+        raise RuntimeError(f"{contender.name} failed: {log.read_text(errors='replace')[-2000:]}")
+    return Cost(**cost)
 
 
 def interleaved(contenders: Sequence[Contender], repeats: int, *, cold: bool) -> dict[str, list[Cost]]:

@@ -262,6 +262,17 @@ def test_an_adapter_that_only_has_leftovers_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_every_module_that_the_token_indices_name_has_its_rows(tmp_path: Path) -> None:
+    indices = {"embed_tokens": [1], "lm_head": [2]}
+    rows = {f"{path}.token_adapter.trainable_tokens_delta": torch.ones(1, 4) for path in ("embed_tokens", "lm_head")}
+    config = {"target_modules": ["up"], "trainable_token_indices": indices}
+    opened(write_adapter(tmp_path / "both", {**pair("up"), **rows}, **config))
+    for name in rows:
+        one = {key: tensor for key, tensor in rows.items() if key != name}
+        with pytest.raises(AdapterError, match=f"rows of the trained tokens are missing.*{name}"):
+            opened(write_adapter(tmp_path / name, {**pair("up"), **one}, **config))
+
+
 @pytest.mark.parametrize("copy", ["lm_head.original_module.weight", "lm_head.modules_to_save.weight"])
 def test_what_peft_saves_beside_a_trained_copy_is_explained_by_that_copy_alone(copy: str, tmp_path: Path) -> None:
     trained, config = {"lm_head.weight": torch.ones(3, 2)}, {"modules_to_save": ["lm_head"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ingot.errors import IngotError
+from ingot.errors import IngotError, printable
 from tests.battery.evil_folders import FOLDERS, EvilFolder, copied
 from tests.battery.figure import Figure, Report, count, thinned
 from tests.battery.workshop import Workshop, cli, difference, scratch, workshop
@@ -50,6 +50,7 @@ def _hear(event: str, arguments: tuple[object, ...]) -> None:
 def _warm_up(shop: Workshop) -> None:
     """An honest merge, and refusals of each kind: whatever ingot imports late is imported now."""
     shop.reference()
+    printable("\x1b")  # the codec of the escapes
     for evil in thinned(FOLDERS, 0.02, 10):
         with scratch(shop.root / "tries") as folder:
             outside = _outside(folder)

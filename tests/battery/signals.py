@@ -46,7 +46,7 @@ def _signal(shop: Workshop, expected: Content, timing: Timing, seconds: list[flo
         time.sleep(chance.uniform(0, timing.work))
     which, twice = (signal.SIGINT, signal.SIGTERM)[number % 2], number % 4 >= 2
     seconds.append(_stopped(process, which, chance.uniform(0, SECOND_WITHIN) if twice else None))
-    fault = _code_fault(process.returncode, which, early or out.exists()) or difference(
+    fault = _code_fault(process.returncode, which, early or twice or out.exists()) or difference(
         out, expected, absent_is_well=True
     )
     if fault:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import io
 import json
 import shutil
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -27,6 +30,8 @@ from ingot.storage import DigestMemory, Disk
 from tests import toy
 
 RECORD = "ingot.json"
+#: A third of a small merge would be spent on parsing the metadata of libraries, thousands of times over.
+_version = functools.cache(importlib.metadata.version)
 #: Name of a file -> sha256; of the record its identity digest, which leaves out times and the run's own id.
 Content = dict[str, str]
 
@@ -44,7 +49,7 @@ class Workshop:
 
     def merge(self, out: Path, *, jobs: int = 1, disk: Disk | None = None, **how: Any) -> Outcome:
         """Merge in this process."""
-        with self.prepare(out, jobs=jobs) as job:
+        with mock.patch("importlib.metadata.version", _version), self.prepare(out, jobs=jobs) as job:
             return job.run(disk=disk, memory=DigestMemory(self.root / "cache"), **how)
 
     def command(self, out: Path, *options: str) -> list[str]:

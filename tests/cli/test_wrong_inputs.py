@@ -137,7 +137,7 @@ WRONG = [
     ("verify base", 1, "record"),
     ("plan nowhere lora", 10, "does not exist"),
     ("plan notes.txt lora", 10, "not a directory"),
-    ("plan empty lora", 10, "config.json"),
+    ("plan empty lora", 10, "no weights are here"),
     ("plan base-without-config lora", 10, "config.json"),
     ("plan base-bad-json lora", 10, "JSON"),
     ("plan base-cut lora", 10, "cut off"),

@@ -152,7 +152,8 @@ def adapter_tensors(directory: Path) -> dict[str, torch.Tensor]:
 def write_adapter(directory: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> Path:
     """An adapter as given: names with their prefix, config as it is."""
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / WEIGHTS)
+    own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    save_file(own, directory / WEIGHTS)
     (directory / "adapter_config.json").write_text(json.dumps(config))
     return directory
 

@@ -15,7 +15,7 @@ import pytest
 from ingot.cli.output import Output
 from ingot.merge import Job, prepare
 from ingot.plan.figures import collapse, elide, nbytes_text, parameters_text, scaled_text, seconds_text, table
-from ingot.plan.groups import claim_matches
+from ingot.plan.public import claim_matches
 from ingot.plan.model import AdapterInfo, BaseInfo, Options
 from ingot.plan.render import as_json, as_lines, summary_lines
 from tests.cli.toys import HIDDEN, LAYERS, WORDS, adapter_tensors, make_adapter, make_base
@@ -133,9 +133,9 @@ def test_a_replaced_head_is_told_as_brought_by_the_adapter(tmp_path: Path) -> No
     tensors = adapter_tensors() | {"base_model.model.lm_head.weight": np.ones((WORDS, HIDDEN), np.float32)}
     make_adapter(tmp_path / "one", tensors, modules_to_save=["lm_head"])
     with prepare(str(tmp_path / "tiny"), [(str(tmp_path / "one"), 1.0)]) as job:
-        assert "New: the adapter's tensor" in shown(job)
+        assert "Replaced: the adapter's tensor" in shown(job)
         tally: Any = as_json(job.plan)["tensors"]
-    assert tally["new"] == {"count": 1, "nbytes": 2 * WORDS * HIDDEN}
+    assert tally["replaced"] == {"count": 1, "nbytes": 2 * WORDS * HIDDEN}
 
 
 def test_dora_shows_its_own_formula_with_rank_and_scale(tmp_path: Path) -> None:

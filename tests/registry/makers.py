@@ -151,7 +151,7 @@ def merge(root: Path, out: Path, /, *, stop_after: int | None = None, **names: A
             stop.set()
 
     with opened(root / "base") as base, opened(root / "adapter") as adapter:
-        run = Run(PosixDisk(), 1, torch.device("cpu"), "0.1.0", stop, progress, memory=DigestMemory(root / "cache"))
+        run = Run(PosixDisk(), 1, "cpu", "0.1.0", stop, progress, memory=DigestMemory(root / "cache"))
         return execute(make_plan(base, adapter, **names), base, [adapter], out, run, finish)
 
 

@@ -18,7 +18,7 @@ from ingot.adapters.lora import EmbeddingUpdate, LoraUpdate, make_lora
 from ingot.adapters.multihead import MultiheadUpdate
 from ingot.adapters.principal import Method
 from ingot.adapters.saved import SavedUpdate, is_embedding
-from ingot.adapters.tokens import TokensUpdate
+from ingot.adapters.tokens import TokensUpdate, check_tokens
 from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
 
@@ -57,8 +57,7 @@ def group_tensors(
         updates += group.updates()
         explained.update(group.explained)
     _check_nothing_left(groups.values())
-    if config.trainable_token_indices and not any(isinstance(update, TokensUpdate) for update in updates):
-        raise AdapterError("the rows of the trained tokens are missing", expected=f"`<module>.{Role.TOKENS}`")
+    check_tokens(config, updates)
     if not updates:
         raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
     return tuple(updates), explained

@@ -5,10 +5,13 @@ The tensor is called a delta and holds the new rows themselves, W[indices] = del
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ingot.adapters.edit import Edit
+from ingot.adapters.config import LoraConfig
+from ingot.adapters.edit import Edit, Update
 from ingot.adapters.factor import Factor
+from ingot.adapters.keys import Role
 from ingot.adapters.module import Module
 from ingot.adapters.saved import copy_edits
 from ingot.adapters.terms import ReplaceRows
@@ -65,3 +68,18 @@ class TokensUpdate:
             )
         term = ReplaceRows(self.indices, self.rows, shape[0])
         return (*edits, Edit("weight", 0, term, bool(edits) and edits[0].resizes))
+
+
+def check_tokens(config: LoraConfig, updates: Sequence[Update]) -> None:
+    """Every module that `trainable_token_indices` names has its rows; a list of tokens names the input embedding.
+
+    Raises:
+        AdapterError: one has none.
+    """
+    tokens = config.trainable_token_indices
+    names = tuple(tokens) if isinstance(tokens, Mapping) else ("",) if tokens else ()
+    paths = [update.path for update in updates if isinstance(update, TokensUpdate)]
+    for name in names:
+        if not any(path.endswith(name) for path in paths):
+            expected = f"`{name or '<input embedding>'}.{Role.TOKENS}`"
+            raise AdapterError("the rows of the trained tokens are missing", expected=expected)

@@ -73,12 +73,12 @@ class Checkpoint:
             BaseError: a file is missing or incomplete, or index and shards disagree.
             UnsafeInputError: a name, link or header that no honest writer makes.
         """
+        names, index_name, index_file, index = _shard_names(location)
         config_file = _open(location, "config.json", "a model directory has a config.json")
         config_bytes = config_file.read(0, config_file.nbytes)
         config = loads(config_bytes, where="config.json", error=BaseError)
         if not isinstance(config, dict):
             raise BaseError("config.json is not an object", where="config.json", found=type(config).__name__)
-        names, index_name, index_file, index = _shard_names(location)
         files = {name: _open(location, name, "the index names it") for name in names}
         shards = {name: read_header(file.fd, file=name, incomplete=BaseError) for name, file in files.items()}
         if index is not None:
@@ -103,7 +103,7 @@ def _travels(path: Path) -> bool:
 def _open(location: Location, name: str, why: str) -> InputFile:
     check_file_name(name, where=name)
     if not (location.path / name).exists():
-        raise BaseError(f"a file is missing: {why}", where=name, hint="Download the checkpoint again, completely.")
+        raise BaseError(f"a file is missing: {why}", where=location.path / name, hint="Download the checkpoint again, completely.")
     return InputFile.open(location.path, name, error=BaseError)
 
 

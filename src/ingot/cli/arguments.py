@@ -60,12 +60,17 @@ def _named(text: str, what: str) -> str:
 
 
 def make_options(
-    dtype: str | None, rounding: str, assume_peft_version: str | None, accept_nonfinite_base: bool
+    dtype: str | None,
+    rounding: str,
+    assume_peft_version: str | None,
+    accept_nonfinite_base: bool,
+    accept_missing: bool,
 ) -> Options:
     """The plan's options from those of the command line."""
     from ingot.plan.model import Options
 
-    return Options(DTYPES[dtype] if dtype else None, rounding, assume_peft_version, accept_nonfinite_base)
+    stored = DTYPES[dtype] if dtype else None
+    return Options(stored, rounding, assume_peft_version, accept_nonfinite_base, accept_missing)
 
 
 #: Shown under "Arguments" of the verbs that take a base and adapters.
@@ -90,6 +95,8 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Read the adapter as this PEFT release wrote it, where its config does not say."),
         _option("--accept-nonfinite-base", group=RESULT, is_flag=True,
                 help="Copy NaN and infinity in tensors that no adapter changes, instead of refusing them."),
+        _option("--accept-missing", group=RESULT, is_flag=True,
+                help="Go on where the adapter lacks tensors that its config speaks of, or its new head is not whole."),
     )  # fmt: skip
     return _apply(options, function)
 

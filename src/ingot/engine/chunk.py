@@ -69,7 +69,8 @@ class Piece:
 
 def starts_from_base(op: Op) -> bool:
     """Whether the base's bytes, as they are, are what the op starts from."""
-    return op.source is not None and op.source.dtype == op.dtype and op.source.shape == op.shape
+    same = op.source is not None and op.source.dtype == op.dtype and op.source.shape == op.shape
+    return same and not op.from_adapter
 
 
 @dataclass

@@ -81,7 +81,7 @@ class Patcher:
         merge_tile(weight, rows[0], changes, self._local.scratch, out)
 
     def _source_rows(self, op: Op, row: int, end_row: int) -> torch.Tensor | None:
-        if op.source is None:
+        if op.source is None or op.from_adapter:
             return None
         columns = op.view[1]
         raw = read_elements(self._inputs, op.source, row * columns, end_row * columns)

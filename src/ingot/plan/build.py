@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import Replace
@@ -31,6 +31,7 @@ from ingot.plan.notes import notes_and_warnings
 from ingot.plan.replicate import Replication
 from ingot.plan.resolve import PlacedTensor, ResolvedEdit, Weighted, check_claims, claims_of, place, resolve, whole
 from ingot.plan.ties import SameValues, Ties, decide
+from ingot.plan.vocabulary import resized_vocabulary
 
 
 def build(base: Checkpoint, adapters: Sequence[Weighted], options: Options, same: SameValues) -> Plan:
@@ -166,13 +167,10 @@ class _Builder:
                 "an adapter changes a tensor that is not stored as F32, F16 or BF16", where=name, found=ref.dtype,
                 hint="Give a base with 16-bit or 32-bit weights, such as the one that the quantized base was made of.",
             )  # fmt: skip
-        terms, first = tuple(placed.terms), placed.terms[0]
-        if isinstance(first.term, Replace) and first == whole(first.term) and first.term.shape == placed.view:
-            # the adapter brings all of it: the base's values are not needed, and not even its number of rows
-            rows = first.term.shape[0]
-            same = math.prod(first.term.shape) == math.prod(ref.shape)
-            return Op(name, dtype, ref.shape if same else (rows, *ref.shape[1:]), None, placed.view, terms)
-        return Op(name, dtype, ref.shape, ref, placed.view, terms)
+        op = Op(name, dtype, ref.shape, ref, placed.view, tuple(placed.terms))
+        if op.from_adapter and math.prod(op.view) != math.prod(ref.shape):  # a resized vocabulary
+            return replace(op, shape=(op.view[0], *ref.shape[1:]))
+        return op
 
     def _dtype(self, ref: TensorRef) -> str:
         return self.options.dtype if self.options.dtype and ref.dtype in FLOATING else ref.dtype
@@ -269,11 +267,9 @@ class _Builder:
             changes.update(configs.new_head(config, self.names.model_class, self._labels()))
         if self.options.dtype:
             changes.update(configs.in_dtype(config, _CONFIG_DTYPE[self.options.dtype]))
-        rows = {item.edit.term.shape[0] for item in edits if item.edit.resizes}
-        if len(rows) > 1:
-            raise MismatchError("embedding and head are resized to different sizes", where="vocabulary", found=sorted(rows))
-        if rows:
-            changes.update(configs.resized(config, rows.pop()))
+        rows = resized_vocabulary(edits, ties, self.names)
+        if rows is not None:
+            changes.update(configs.resized(config, rows))
 
     def _side_files(self) -> tuple[SideFile, ...]:
         adapter_files = {name: number for number, w in enumerate(self.adapters) for name in w.adapter.side_files}

@@ -6,10 +6,12 @@ or the sign of another base, so the plan asks: for every module of this base, wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ingot.adapters.adapter import Adapter
+from ingot.adapters.keys import Role
 from ingot.adapters.module import Module
+from ingot.adapters.tokens import TokensUpdate
 from ingot.errors import MismatchError
 from ingot.naming import Names
 from ingot.plan.replicate import Replication
@@ -28,7 +30,19 @@ def missing_tensors(adapter: Adapter, names: Names, replication: Replication) ->
         layer = replication.base_path(path)[1]
         own = resolved.get((module.path, layer), path)
         missing.extend(adapter.lacks(module, path=own))
-    return missing
+    return [*missing, *_missing_tokens(adapter, names)]
+
+
+def _missing_tokens(adapter: Adapter, names: Names) -> Iterator[str]:
+    """A list of tokens means rows of the input embedding, which a tied head shares: never rows of the head alone."""
+    if isinstance(adapter.config.trainable_token_indices, Mapping):
+        return
+    sites = [names.site(update.path) for update in adapter.updates if isinstance(update, TokensUpdate)]
+    trained = {site.module.path for site in sites}
+    for site in sites:
+        source = names.tied.get(f"{site.module.path}.weight", "").removesuffix(".weight")
+        if source and source not in trained:
+            yield f"{source}.{Role.TOKENS}"
 
 
 def _resolved(path: str, names: Names, replication: Replication) -> tuple[str, int | None]:

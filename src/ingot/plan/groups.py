@@ -9,7 +9,7 @@ from ingot.adapters.dora import Dora
 from ingot.adapters.principal import Principal
 from ingot.adapters.terms import Add, LowRank, Term
 from ingot.plan.figures import collapse
-from ingot.plan.model import AdapterInfo, BaseInfo, Op, OpKind, Plan
+from ingot.plan.model import Op, OpKind, Plan
 
 
 @dataclass(frozen=True)
@@ -76,22 +76,9 @@ def _facts(term: Term) -> tuple[str, int | None, float | None]:
 def tally(plan: Plan) -> dict[str, tuple[int, int]]:
     """Number and bytes of the output's tensors by what happens to them."""
     nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
-    words = {OpKind.CHANGE: "changed", OpKind.CAST: "cast", OpKind.NEW: "new", OpKind.COPY: "copied"}
+    words = {OpKind.CHANGE: "changed", OpKind.CAST: "cast", OpKind.REPLACE: "replaced", OpKind.NEW: "new", OpKind.COPY: "copied"}
     counts = dict.fromkeys(words.values(), (0, 0))
     for op in plan.ops:
         number, size = counts[words[op.kind]]
         counts[words[op.kind]] = (number + 1, size + nbytes[op.name])
     return counts
-
-
-def claim_matches(base: BaseInfo, adapter: AdapterInfo) -> bool | None:
-    """Whether the base that the adapter names is this one by name; None where names cannot tell.
-
-    A directory may be called anything, so only two Hub ids can contradict each other.
-    """
-    if not adapter.claimed_base:
-        return None
-    ours, theirs = base.name.casefold(), adapter.claimed_base.rstrip("/").casefold()
-    if ours.count("/") == theirs.count("/") == 1:
-        return ours == theirs
-    return True if ours.rpartition("/")[2] == theirs.rpartition("/")[2] else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from ingot.adapters.terms import Term
+from ingot.adapters.terms import Replace, Term
 from ingot.formats.safetensors import Header
 from ingot.formats.strict_json import dumps_canonical
 from ingot.formats.tensor_ref import TensorRef
@@ -25,6 +25,7 @@ class OpKind(StrEnum):
     COPY = "copy"  # the base's bytes
     CAST = "cast"  # the base's values in another dtype
     CHANGE = "change"  # the base's values and terms
+    REPLACE = "replace"  # the adapter's values in the place of the base's
     NEW = "new"  # a tensor that the base does not have under this name
 
 
@@ -43,7 +44,7 @@ class Op:
 
     Attributes:
         name, dtype, shape: as written.
-        source: the base tensor whose bytes it starts from; None when the adapter brings all of it.
+        source: the base tensor that it starts from, or whose place it takes; None where the base has neither.
         view: the tensor as a matrix (rows, columns), in which the terms are placed.
         terms: applied in this order.
         module: the module path that the plan's table shows for it.
@@ -62,8 +63,16 @@ class Op:
         if self.source is None or self.source.name != self.name:
             return OpKind.NEW
         if self.terms:
-            return OpKind.CHANGE
+            return OpKind.REPLACE if self.from_adapter else OpKind.CHANGE
         return OpKind.COPY if self.source.dtype == self.dtype else OpKind.CAST
+
+    @property
+    def from_adapter(self) -> bool:
+        """Whether the first term brings every value, so that the base's are not needed, not even their number."""
+        if not self.terms:
+            return False
+        first = self.terms[0]
+        return isinstance(first.term, Replace) and first.term.shape == self.view
 
     @property
     def computed(self) -> bool:

@@ -18,8 +18,9 @@ from ingot.plan.figures import (
     shape_text,
     table,
 )
-from ingot.plan.groups import Group, claim_matches, groups, tally
+from ingot.plan.groups import Group, groups, tally
 from ingot.plan.model import AdapterInfo, BaseInfo, OpKind, Options, Plan
+from ingot.plan.public import claim_matches
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,6 +32,8 @@ _MOST_DROPPED = 8
 
 # -- for people -----------------------------------------------------------------------------------------------------
 
+
+_TITLES = {OpKind.NEW: "New", OpKind.REPLACE: "Replaced", OpKind.CHANGE: "Changed", OpKind.COPY: "Copied"}
 
 def as_lines(plan: Plan, width: int = 80) -> list[str]:
     """The whole bill. Every line is at most `width` wide (40 at least), except where one name is longer."""
@@ -139,7 +142,7 @@ def _formula_title(group: Group) -> str:
     if group.kind is OpKind.CAST:
         return f"Cast to {group.dtype}"
     terms = [f"{number} × {formula}" if number > 1 else formula for formula, number in Counter(group.formulas).items()]
-    return f"{'New' if group.kind is OpKind.NEW else 'Changed'}: {', then '.join(terms) or 'as in the base'}"
+    return f"{_TITLES[group.kind]}: {', then '.join(terms) or 'as in the base'}"
 
 
 def _group_row(group: Group) -> tuple[str, ...]:

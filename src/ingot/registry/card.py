@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ingot.errors import printable
-from ingot.registry.public import public_name
+from ingot.plan.public import public_name
 from ingot.version import __version__
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ingot.registry.card import CARD_NAME
 from ingot.registry.checks import Check, answer
 from ingot.registry.contents import digest_of
 from ingot.registry.form import AdapterSpec, BaseSpec
-from ingot.registry.public import is_hub_id, public_name
+from ingot.plan.public import is_hub_id, public_name
 from ingot.registry.statement import Record
 from ingot.registry.tensor_table import TABLE_NAME
 from ingot.storage.inputs import InputFile

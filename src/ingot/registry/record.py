@@ -37,7 +37,7 @@ from ingot.registry.form import (
     Subject,
     SubjectNotes,
 )
-from ingot.registry.public import claim_matches, is_hub_id, public_name
+from ingot.plan.public import claim_matches, is_hub_id, public_name
 from ingot.registry.statement import write_record
 from ingot.registry.tensor_table import TABLE_NAME, build_table
 from ingot.storage.staging import RECORD_NAME
@@ -168,7 +168,7 @@ def _checks(outcome: Outcome) -> dict[str, object]:
 
 def _claim(number: int, info: AdapterInfo, base: BaseInfo) -> BaseClaim:
     claimed = public_name(info.claimed_base) if info.claimed_base else None
-    matches = claim_matches(info.claimed_base, info.claimed_revision, base.name, base.revision, base.commit)
+    matches = claim_matches(base, info)
     return BaseClaim(number, claimed, info.claimed_revision, matches)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ingot.registry.public import claim_matches, is_hub_id, public_name
+from ingot.plan.model import AdapterInfo, BaseInfo
+from ingot.plan.public import claim_matches, is_hub_id, public_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -62,4 +63,6 @@ def test_only_org_and_name_are_a_hub_id() -> None:
 def test_a_claimed_base_is_right_wrong_or_unknown(
     claimed: str | None, revision: str | None, name: str, commit: str | None, matches: bool | None
 ) -> None:
-    assert claim_matches(claimed, revision, name, None, commit) is matches
+    base = BaseInfo(name, None, commit, None, "", ())
+    adapter = AdapterInfo("a", None, None, 1.0, "LoRA", (), (), None, claimed, revision, "", (), 0)
+    assert claim_matches(base, adapter) is matches

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingot.plan.model import AdapterInfo, BaseInfo
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LOCAL = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]")
@@ -30,22 +34,21 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and not _LOCAL.match(name)
 
 
-def claim_matches(
-    claimed: str | None, revision: str | None, name: str, base_revision: str | None, commit: str | None
-) -> bool | None:
+def claim_matches(base: BaseInfo, adapter: AdapterInfo) -> bool | None:
     """Whether the base that an adapter claims is the base that it is merged into; None where names cannot tell.
 
     Directories may be called anything, so only two Hub ids can contradict each other; two revisions do so only as
     commits.
     """
+    claimed, revision = adapter.claimed_base, adapter.claimed_revision
     if not claimed:
         return None
-    ours, theirs = name.casefold(), public_name(claimed).casefold()
+    ours, theirs = base.name.casefold(), public_name(claimed).casefold()
     if is_hub_id(ours) and is_hub_id(theirs):
         if ours != theirs:
             return False
     elif ours.rsplit("/", 1)[-1] != theirs.rsplit("/", 1)[-1]:
         return None
-    if revision and commit and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision == commit
-    return True if not revision or revision in (base_revision, commit) else None
+    if revision and base.commit and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision == base.commit
+    return True if not revision or revision in (base.revision, base.commit) else None
