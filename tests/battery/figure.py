@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -77,7 +79,15 @@ class Report:
 
 def count(what: str, tries: Sequence[T], one: Callable[[T], str | None], report: Report) -> Count:
     """Try each in this process."""
-    return counted(what, len(tries), map(one, tries), report)
+    return counted(what, len(tries), map(partial(caught, one), tries), report)
+
+
+def caught(one: Callable[[T], str | None], thing: T) -> str | None:
+    """What `one` says; an exception that no refusal is, is a fault of this try, and the others go on."""
+    try:
+        return one(thing)
+    except Exception:
+        return f"{thing}: {traceback.format_exc()[-2000:]}"
 
 
 def counted(what: str, total: int, faults: Iterable[str | None], report: Report) -> Count:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ingot.errors
+from tests.battery.figure import caught
 
 T = TypeVar("T")
 #: Tries in parallel: the machine that the figures were planned for has two cores.
@@ -33,11 +34,13 @@ _context.set_forkserver_preload(_PRELOAD)
 def parallel(one: Callable[[T], str | None], tries: Sequence[T], *, at_least: int = 100) -> Iterator[str | None]:
     """`one` of each, by a few processes where that pays; the order is not kept. `one` and the tries are pickled."""
     if len(tries) < at_least:
-        yield from map(one, tries)
+        yield from map(functools.partial(caught, one), tries)
         return
     _server()
     with _context.Pool(WORKERS) as pool:
-        yield from pool.imap_unordered(one, tries, chunksize=max(1, min(32, len(tries) // 50)))
+        yield from pool.imap_unordered(
+            functools.partial(caught, one), tries, chunksize=max(1, min(32, len(tries) // 50))
+        )
 
 
 def started(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
-from ingot.errors import IngotError
-from tests.battery.crash_points import operations
+from ingot.errors import IngotError, Interrupted
 from tests.battery.figure import Count, Figure, Report, counted, scaled, thinned
 from tests.battery.processes import parallel
 from tests.battery.workshop import (
     Content,
     Workshop,
-    chunks_of,
     difference,
     flip,
     leavings,
@@ -23,10 +23,9 @@ from tests.battery.workshop import (
     small_model,
     workshop,
 )
-from tests.storage.faulty_disk import Crash, FaultyDisk
+from tests.storage.faulty_disk import FaultyDisk
 
 STAGED_BITS = 500
-CHUNK_NBYTES = 16_384
 
 
 def run(scale: float, report: Report) -> Figure:
@@ -51,24 +50,12 @@ def run(scale: float, report: Report) -> Figure:
 
 
 def _interrupted(shop: Workshop) -> Path:
-    """A work directory with every file finished but the record, as a crash leaves it."""
-    folder = shop.root / "interrupted"
-    (folder / "grave").mkdir(parents=True)
-    last = operations(shop) - 1
-    for number in range(last, 0, -1):
-        disk = FaultyDisk(folder / "grave", crash_at=number)
-        try:
-            with chunks_of(CHUNK_NBYTES):
-                shop.merge(folder / "out", disk=disk)
-        except Crash:
-            pass
-        found = list(folder.glob(".out.ingot-partial-*"))
-        if found and not (folder / "out").exists() and not (found[0] / "files" / "ingot.json").exists():
-            return found[0]
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        for left in folder.glob(".out.*"):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
-    raise AssertionError("no crash leaves a work directory")
+    """The work directory of a run that ended when every file but the record was finished."""
+    out = shop.root / "interrupted" / "out"
+    with mock.patch("ingot.storage.Staging.publish", side_effect=Interrupted("ended")), suppress(Interrupted):
+        shop.merge(out)
+    (work,) = out.parent.glob(".out.ingot-partial-*")
+    return work
 
 
 def _copied(work: Path, folder: Path) -> Path:

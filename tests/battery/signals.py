@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from tests.battery.figure import Figure, Report, counted, scaled
+from tests.battery.figure import Figure, Report, caught, counted, scaled
 from tests.battery.kills import EARLY, Timing, large_model, measured, wait_for_work
 from tests.battery.processes import WORKERS, ended, forked, started
 from tests.battery.workshop import Content, Workshop, difference, leavings, workshop
@@ -27,7 +27,7 @@ def run(scale: float, report: Report) -> Figure:
         one = partial(_signal, shop, expected, timing, seconds)
         with ThreadPoolExecutor(WORKERS) as pool:
             what = "signals (SIGINT, SIGTERM; once, twice): exit 130 or 143, or 0 when done; resumed to identical bytes"
-            count = counted(what, total, pool.map(one, range(total)), report)
+            count = counted(what, total, pool.map(partial(caught, one), range(total)), report)
     seconds.sort()
     middle, high = seconds[len(seconds) // 2], seconds[min(len(seconds) - 1, len(seconds) * 99 // 100)]
     return Figure([count], [f"from the signal to the exit: median {middle * 1000:.0f} ms, p99 {high * 1000:.0f} ms"])

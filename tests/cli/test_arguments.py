@@ -52,5 +52,5 @@ def test_every_dtype_is_one_that_a_merge_can_store() -> None:
     from ingot.kernels.spelling import MERGEABLE
 
     assert set(DTYPES.values()) == MERGEABLE
-    assert make_options("fp16", "nearest", None, False).dtype == "F16"
-    assert make_options(None, "nearest", None, True).accept_nonfinite_base
+    assert make_options("fp16", "nearest", None, False, False).dtype == "F16"
+    assert make_options(None, "nearest", None, True, False).accept_nonfinite_base

@@ -23,9 +23,10 @@ def resized_vocabulary(edits: Sequence[ResolvedEdit], ties: Ties, names: Names) 
         return None
     rows = {name: height for name, (height, _) in resized.items()}
     for name in _beside([module for _, module in resized.values()], names):
-        stays_tied = name in names.tied and name not in ties.untied
-        inherits = name in ties.inherited or stays_tied
-        rows.setdefault(name, rows.get(names.tied[name], 0) if inherits else _height(name, names))
+        inherits = any(item.edit.resizes for item in ties.inherited.get(name, ()))
+        follows = name in names.tied and (inherits or name not in ties.untied)
+        source = names.tied[name] if follows else name
+        rows.setdefault(name, rows.get(source, _height(source, names)))
     if len(set(rows.values())) > 1:
         raise MismatchError(
             "the embeddings would have different numbers of rows", where=", ".join(rows),
