@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +19,19 @@ from tests.battery.workshop import Content, Workshop, difference, leavings, llam
 KILLS = 200
 #: Of one output in a row: the resumed run is killed too, and the one after it.
 IN_A_ROW = 4
-#: Share of the kills that come at any moment since the start, most of them while Python still imports.
-EARLY = 0.1
+#: Shares of the moments that lie anywhere since the start, and since the run has its work directory; the others lie
+#: between its first finished file and its end.
+EARLY, FIRST_HALF = 0.1, 0.4
 SMALL_SAMPLE = 0.05
 
 
 @dataclass
 class Timing:
-    """Seconds of an undisturbed run: until its work directory is there, and from then until the output is."""
+    """Seconds of an undisturbed run: to its work directory, from there to its output, and from the first file to it."""
 
     start: float
     work: float
+    tail: float
 
 
 @dataclass
@@ -64,20 +67,51 @@ def large_model(shop: Workshop, scale: float) -> None:
 def measured(shop: Workshop) -> Timing:
     """Of a real process."""
     out = shop.root / "measured"
-    begun = time.monotonic()
+    begun, before = time.monotonic(), _Left.of(out)
     process = started(shop.command(out), shop.root / "cache", shop.root / "measured.log")
-    wait_for_work(process, out)
+    _wait(process, lambda: _Left.of(out).work != before.work)
     working = time.monotonic()
-    while process.poll() is None and not out.exists():
-        time.sleep(0.002)
+    _wait(process, lambda: out.exists() or _Left.of(out).files > 0)
+    first = time.monotonic()
+    _wait(process, out.exists)
     done = time.monotonic()
     assert process.wait() == 0, (shop.root / "measured.log").read_text()
-    return Timing(working - begun, done - working)
+    return Timing(working - begun, done - working, done - first)
 
 
-def wait_for_work(process: subprocess.Popen[bytes], out: Path) -> None:
-    """Until the work directory of `out` is there, or the process has ended."""
-    while process.poll() is None and not list(out.parent.glob(f".{out.name}.ingot-partial-*/files")):
+def started_and_waited(
+    shop: Workshop, out: Path, log: Path, timing: Timing, chance: random.Random
+) -> tuple[subprocess.Popen[bytes], bool]:
+    """A run at a random moment of its life, and whether that may lie before its work directory."""
+    before, share = _Left.of(out), chance.random()
+    process = started(shop.command(out), shop.root / "cache", log)
+    if share < EARLY:
+        time.sleep(chance.uniform(0, timing.start))
+    elif share < FIRST_HALF:
+        _wait(process, lambda: out.exists() or _Left.of(out).work != before.work)
+        time.sleep(chance.uniform(0, timing.work))
+    else:
+        _wait(process, lambda: out.exists() or _Left.of(out).files > before.files)
+        time.sleep(chance.uniform(0, timing.tail))
+    return process, share < EARLY
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What lies beside an output: the work directory, which a run renames when it takes it over, and files in it."""
+
+    work: frozenset[str]
+    files: int
+
+    @classmethod
+    def of(cls, out: Path) -> _Left:
+        found = [path for path in out.parent.glob(f".{out.name}.ingot-partial-*/files")]
+        return cls(frozenset(path.parent.name for path in found), sum(len(list(path.glob("*"))) for path in found))
+
+
+def _wait(process: subprocess.Popen[bytes], until: Callable[[], bool]) -> None:
+    """Until then, or until the process has ended."""
+    while process.poll() is None and not until():
         time.sleep(0.002)
 
 
@@ -100,17 +134,14 @@ def _row(shop: Workshop, expected: Content, timing: Timing, number: int, kills: 
 
 def _kill(shop: Workshop, out: Path, timing: Timing, chance: random.Random) -> str:
     """Start, wait, kill; says when it came."""
-    process = started(shop.command(out), shop.root / "cache", out.with_name("log"))
-    if chance.random() < EARLY:
-        time.sleep(chance.uniform(0, timing.start))
-    else:
-        wait_for_work(process, out)
-        time.sleep(chance.uniform(0, timing.work))
+    before = _Left.of(out).files
+    process, _ = started_and_waited(shop, out, out.with_name("log"), timing, chance)
     was_running = process.poll() is None
     process.kill()
     process.wait()
     if out.exists():
         return "after the output had its name" if was_running else "after the run's end"
-    begun = list(out.parent.glob(f".{out.name}.ingot-partial-*/files/*"))
-    work = list(out.parent.glob(f".{out.name}.ingot-partial-*"))
-    return "with finished files" if begun else "before the first finished file" if work else "before any work"
+    left = _Left.of(out)
+    if not left.work:
+        return "before any work"
+    return "after more files were finished" if left.files > before else "before one more file was finished"

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tests.battery.figure import Figure, Report, caught, counted, scaled
-from tests.battery.kills import EARLY, Timing, large_model, measured, wait_for_work
-from tests.battery.processes import WORKERS, ended, forked, started
+from tests.battery.kills import Timing, large_model, measured, started_and_waited
+from tests.battery.processes import WORKERS, ended, forked
 from tests.battery.workshop import Content, Workshop, difference, leavings, workshop
 
 SIGNALS = 100
@@ -37,13 +37,7 @@ def _signal(shop: Workshop, expected: Content, timing: Timing, seconds: list[flo
     chance, folder = random.Random(number), shop.root / f"signal-{number}"
     folder.mkdir()
     out, log = folder / "out", folder / "log"
-    process = started(shop.command(out), shop.root / "cache", log)
-    early = chance.random() < EARLY
-    if early:
-        time.sleep(chance.uniform(0, timing.start))
-    else:
-        wait_for_work(process, out)
-        time.sleep(chance.uniform(0, timing.work))
+    process, early = started_and_waited(shop, out, log, timing, chance)
     which, twice = (signal.SIGINT, signal.SIGTERM)[number % 2], number % 4 >= 2
     seconds.append(_stopped(process, which, chance.uniform(0, SECOND_WITHIN) if twice else None))
     fault = _code_fault(process.returncode, which, early or twice or out.exists()) or difference(

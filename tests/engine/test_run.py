@@ -18,6 +18,7 @@ from ingot.errors import InputChangedError, Interrupted, NonFiniteError, OutputE
 from ingot.merge import prepare
 from ingot.plan.model import Options
 from ingot.storage.digest_memory import DigestMemory
+from ingot.storage.staging import Staging
 from tests import toy
 
 
@@ -237,3 +238,25 @@ def test_a_single_file_base_has_no_index(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*.index.json"))
     exact, found = toy.merged(base, adapter), weights_of(tmp_path / "out")
     assert (found["block.1.up.weight"] == exact["block.1.up.weight"].to(torch.bfloat16)).float().mean() >= 0.999
+
+
+def test_a_shard_that_no_adapter_touches_is_copied_whole(
+    places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter, out = places
+    tensors = {n: t for n, t in load_file(adapter / "adapter_model.safetensors").items() if "block.0.up" in n}
+    toy.write_adapter(adapter, tensors, {"r": 4, "lora_alpha": 8, "target_modules": ["block.0.up"]})
+    copied, copy = [], Staging.copy
+
+    def spy(self: Staging, name: str, source: int, **how: object) -> object:
+        copied.append(name)
+        return copy(self, name, source, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Staging, "copy", spy)
+    outcome = merge(base, adapter, out)
+    assert copied == ["model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"]
+    for name in copied:
+        assert (out / name).read_bytes() == (base / name).read_bytes()
+    digests = {digest.name: digest.sha256 for digest in outcome.files}
+    assert all(digests[name] == hashlib.sha256((base / name).read_bytes()).hexdigest() for name in copied)
+    assert (out / "model-00001-of-00003.safetensors").read_bytes() != (base / "model-00001-of-00003.safetensors").read_bytes()

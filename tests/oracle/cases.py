@@ -194,7 +194,6 @@ VARIANTS = [
     Case("llama_tied", "resized, token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [67, 69]}, vocab=70),
     Case("llama_tied", "resized, embed_tokens saved", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
          vocab=70),
-    Case("llama_tied", "resized, embeddings targeted", {"target_modules": ["embed_tokens"]}, vocab=70),
     Case("gemma3_text", "resized", {"target_modules": ["q_proj"]}, vocab=72),
     Case("gpt_neox", "resized", {"target_modules": ["query_key_value"]}, vocab=72),
     Case("gpt2", "resized", {"target_modules": ["c_attn"]}, vocab=72),

@@ -43,8 +43,15 @@ class Running:
     """A shard that is being written: its chunks are with the workers."""
 
     def __init__(
-        self, shard: ShardPlan, file: StagedFile, reader: ShardReader, stop: threading.Event, *, digest_base: bool
+        self,
+        shard: ShardPlan,
+        file: StagedFile | None,
+        reader: ShardReader,
+        stop: threading.Event,
+        *,
+        digest_base: bool,
     ) -> None:
+        """`file` is None where the bytes only need to be checked and digested."""
         self.shard = shard
         self.file = file
         self.reader = reader
@@ -64,11 +71,11 @@ class Running:
             self.source.update(chunk.number, data)
         self.reader.patch(chunk, data, sampled)
         self.written.update(chunk.number, data)
-        if not self.stop.is_set():
+        if self.file is not None and not self.stop.is_set():
             padded = buffer[: chunk.padded]
             padded[len(data) :] = bytes(chunk.padded - len(data))
             self.file.write_at(padded, chunk.begin)
-            self.samples.append(sampled)
+        self.samples.append(sampled)
 
     def result(self) -> ShardResult:
         """Wait for the last chunk.
@@ -125,8 +132,11 @@ class Pump:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def start(self, shard: ShardPlan, file: StagedFile, *, digest_base: bool) -> Running:
-        """Begin to write all bytes of `shard` to `file`. Several shards may be under way; chunks are taken in order."""
+    def start(self, shard: ShardPlan, file: StagedFile | None, *, digest_base: bool) -> Running:
+        """Begin to write all bytes of `shard` to `file`. Several shards may be under way; chunks are taken in order.
+
+        Without a file the bytes are only checked and digested: those of an untouched shard, which is copied whole.
+        """
         reader = ShardReader(shard, self._inputs, self._patcher, trust_base=self._trust_base)
         running = Running(shard, file, reader, self._stop, digest_base=digest_base)
         running.futures = [self._pool.submit(self._do, running, chunk) for chunk in chunks_of(shard)]

@@ -113,13 +113,14 @@ def _write_shards(
                 _note(shard, result, outcome, learnt)
                 continue
             known = shard.source is not None and _is_known(base[shard.source], run.memory)
-            staged = staging.create(shard.file, shard.nbytes, direct=True)
+            # an untouched shard is copied by the kernel, or shares its blocks with the base where the disk can
+            staged = None if shard.untouched else staging.create(shard.file, shard.nbytes, direct=True)
             started = pump.start(shard, staged, digest_base=not known)
             if under_way is not None:  # commit one shard while the workers are at the next
-                _commit(under_way, staging, outcome, learnt)
+                _commit(under_way, base, staging, outcome, learnt)
             under_way = started
         if under_way is not None:
-            _commit(under_way, staging, outcome, learnt)
+            _commit(under_way, base, staging, outcome, learnt)
     except BaseException:
         run.stop.set()
         raise
@@ -128,11 +129,14 @@ def _write_shards(
     return learnt
 
 
-def _commit(running: Running, staging: Staging, outcome: Outcome, learnt: dict[str, str]) -> None:
-    result = running.result()
-    staging.commit(running.file, result.sha256, _to_journal(result))
-    outcome.written_nbytes += running.shard.nbytes
-    _note(running.shard, result, outcome, learnt)
+def _commit(running: Running, base: Files, staging: Staging, outcome: Outcome, learnt: dict[str, str]) -> None:
+    shard, result = running.shard, running.result()
+    if running.file is not None:
+        staging.commit(running.file, result.sha256, _to_journal(result))
+    elif shard.source is not None:
+        staging.copy(shard.file, base[shard.source].fd, sha256=result.sha256, extra=_to_journal(result))
+    outcome.written_nbytes += shard.nbytes
+    _note(shard, result, outcome, learnt)
 
 
 def _note(shard: ShardPlan, result: ShardResult, outcome: Outcome, learnt: dict[str, str]) -> None:

@@ -81,6 +81,8 @@ def decide(
         found.untied[alias] = source
         if not on_alias:
             found.inherited[alias] = shared
+    if found.untied or found.parted:
+        _part_the_rest(found, edits, names.tied)
     return Ties(found.untied, tuple(found.parted), tuple(found.absorbed), found.inherited, tuple(found.mirrored))
 
 
@@ -91,6 +93,16 @@ class _Found:
     absorbed: list[ResolvedEdit]
     inherited: dict[str, list[ResolvedEdit]]
     mirrored: list[ResolvedEdit]
+
+
+def _part_the_rest(found: _Found, edits: Sequence[ResolvedEdit], tied: Mapping[str, str]) -> None:
+    """One flag in config.json ties them all: where it is off, every alias that stayed tied is stored on its own, too."""
+    for alias, source in tied.items():
+        if alias not in found.untied:
+            found.untied[alias] = source
+            if not any(item.parameter == alias for item in edits):
+                found.inherited[alias] = [item for item in edits if item.parameter == source]
+    found.absorbed.clear()
 
 
 def _mirrored(item: ResolvedEdit, alias: str, names: Names) -> ResolvedEdit:
