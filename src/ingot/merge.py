@@ -23,6 +23,7 @@ from ingot.plan.budget import budget
 from ingot.plan.build import build
 from ingot.plan.model import Options, Plan
 from ingot.plan.resolve import Weighted
+from ingot.storage import pace
 from ingot.storage.digest_memory import DigestMemory
 from ingot.storage.disk import Disk, PosixDisk
 from ingot.storage.inputs import InputFile
@@ -95,7 +96,9 @@ class Job:
             restart=restart,
             memory=memory or DigestMemory(),
         )
-        return execute(self.plan, self.base.inputs, self.adapter_files, self.target, run, finish)
+        outcome = execute(self.plan, self.base.inputs, self.adapter_files, self.target, run, finish)
+        pace.remember(outcome.written_nbytes, outcome.seconds)
+        return outcome
 
     def _check_room(self) -> None:
         cost = self.plan.budget
@@ -148,7 +151,7 @@ def prepare(
             base_nbytes=checkpoint.nbytes,
             target=target,
             jobs=workers,
-            measured=None,
+            measured=pace.recall(),
         )
         return Job(checkpoint, tuple(opened), replace(plan, budget=cost), target, workers)
     except BaseException:

@@ -105,7 +105,7 @@ class _Left:
 
     @classmethod
     def of(cls, out: Path) -> _Left:
-        found = [path for path in out.parent.glob(f".{out.name}.ingot-partial-*/files")]
+        found = list(out.parent.glob(f".{out.name}.ingot-partial-*/files"))
         return cls(frozenset(path.parent.name for path in found), sum(len(list(path.glob("*"))) for path in found))
 
 

@@ -40,11 +40,40 @@ class Case:
         return "CAUSAL_LM" if self.model in CAUSAL else TASKS.get(self.model)
 
 
-CAUSAL = frozenset({
-    "llama", "llama_tied", "llama_bias", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "granite",
-    "olmo2", "starcoder2", "smollm3", "gpt2", "opt", "gptj", "gpt_neox", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe",
-    "deepseek_v3", "phimoe", "granitemoe", "gpt_oss", "llama4_text", "gemma3", "llava", "qwen2_5_vl",
-})  # fmt: skip
+CAUSAL = frozenset(
+    {
+        "llama",
+        "llama_tied",
+        "llama_bias",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "phi3",
+        "granite",
+        "olmo2",
+        "starcoder2",
+        "smollm3",
+        "gpt2",
+        "opt",
+        "gptj",
+        "gpt_neox",
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+        "olmoe",
+        "deepseek_v3",
+        "phimoe",
+        "granitemoe",
+        "gpt_oss",
+        "llama4_text",
+        "gemma3",
+        "llava",
+        "qwen2_5_vl",
+    }
+)
 TASKS = {"t5": "SEQ_2_SEQ_LM", "bart": "SEQ_2_SEQ_LM", "bert_classifier": "SEQ_CLS"}
 
 #: Names of the linear layers of an attention and of a feedforward block, for target lists.
@@ -107,8 +136,11 @@ EXPERTS = {
 }
 
 ARCHITECTURES = [
-    *LAYERS, "llama_tied", "siglip_vision", "qwen3_vl_moe",
-]  # fmt: skip
+    *LAYERS,
+    "llama_tied",
+    "siglip_vision",
+    "qwen3_vl_moe",
+]
 
 #: Every architecture once, with each of its linear layers.
 ALL_LINEAR = [Case(model, "all-linear", {"target_modules": "all-linear"}) for model in ARCHITECTURES]
@@ -116,9 +148,11 @@ ALL_LINEAR = [Case(model, "all-linear", {"target_modules": "all-linear"}) for mo
 
 def _patterned(targets: list[str]) -> dict[str, Any]:
     return {
-        "target_modules": targets, "use_rslora": True,
-        "rank_pattern": {targets[0]: 2}, "alpha_pattern": {targets[1]: 9},
-    }  # fmt: skip
+        "target_modules": targets,
+        "use_rslora": True,
+        "rank_pattern": {targets[0]: 2},
+        "alpha_pattern": {targets[1]: 9},
+    }
 
 
 #: What is tried on every architecture.
@@ -138,10 +172,14 @@ EXPERT_CASES = [
         ("gate_up_proj and down_proj", ["q_proj"], ("gate_up_proj", "down_proj"), {}),
         ("gate_up_proj alone", [], ("gate_up_proj",), {}),
         ("down_proj alone", [], ("down_proj",), {"use_rslora": True}),
-        ("down_proj and gate_up_proj, patterns", [], ("down_proj", "gate_up_proj"),
-         {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"gate_up_proj": 5}}),
+        (
+            "down_proj and gate_up_proj, patterns",
+            [],
+            ("down_proj", "gate_up_proj"),
+            {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"gate_up_proj": 5}},
+        ),
     )
-]  # fmt: skip
+]
 
 _BLOCKS = {"target_modules_bd_a": ["o_proj", "down_proj"], "target_modules_bd_b": ["q_proj", "up_proj"], "nblocks": 2}
 
@@ -163,11 +201,17 @@ VARIANTS = [
     Case("gpt_oss", "bias all", {"target_modules": ["q_proj"], "bias": "all"}),
     Case("vit", "bias all", {"target_modules": ["q_proj"], "bias": "all"}),
     # modules saved whole
-    Case("llama", "lm_head and embed_tokens saved", {"target_modules": ["q_proj"],
-                                                     "modules_to_save": ["lm_head", "embed_tokens"]}),
+    Case(
+        "llama",
+        "lm_head and embed_tokens saved",
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    ),
     Case("llama", "'norm' saves every norm", {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}),
-    Case("gpt_neox", "embed_out saved under its new name", {"target_modules": ["query_key_value"],
-                                                            "modules_to_save": ["lm_head"]}),
+    Case(
+        "gpt_neox",
+        "embed_out saved under its new name",
+        {"target_modules": ["query_key_value"], "modules_to_save": ["lm_head"]},
+    ),
     Case("llava", "lm_head saved", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     Case("mixtral", "router saved", {"target_modules": ["q_proj"], "modules_to_save": ["mlp.gate"]}),
     Case("mixtral", "experts saved", {"target_modules": ["q_proj"], "modules_to_save": ["mlp.experts"]}),
@@ -177,23 +221,46 @@ VARIANTS = [
     Case("bert_classifier", "classifier saved", {"target_modules": ["query"]}),
     # token rows
     Case("llama", "token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [5, 0, 66]}),
-    Case("llama", "token rows of both embeddings", {
-        "target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 1], "lm_head": [2]},
-    }),
+    Case(
+        "llama",
+        "token rows of both embeddings",
+        {
+            "target_modules": ["q_proj"],
+            "trainable_token_indices": {"embed_tokens": [5, 1], "lm_head": [2]},
+        },
+    ),
     Case("llama_tied", "token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [5, 0, 66]}),
     Case("gpt2", "token rows", {"target_modules": ["c_attn"], "trainable_token_indices": {"wte": [9, 3]}}),
     Case("gemma3_text", "token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [9, 3]}),
     # vocabulary
     Case("llama", "resized", {"target_modules": ["q_proj"]}, vocab=70),
     Case("llama", "resized, embeddings targeted", {"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, vocab=70),
-    Case("llama", "resized, embeddings saved", {"target_modules": ["q_proj"],
-                                                "modules_to_save": ["embed_tokens", "lm_head"]}, vocab=70),
-    Case("llama", "resized, token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [67, 68, 69]}, vocab=70),
+    Case(
+        "llama",
+        "resized, embeddings saved",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        vocab=70,
+    ),
+    Case(
+        "llama",
+        "resized, token rows",
+        {"target_modules": ["q_proj"], "trainable_token_indices": [67, 68, 69]},
+        vocab=70,
+    ),
     Case("llama", "shrunk", {"target_modules": ["q_proj"]}, vocab=60),
     Case("llama_tied", "resized", {"target_modules": ["q_proj"]}, vocab=70),
-    Case("llama_tied", "resized, token rows", {"target_modules": ["q_proj"], "trainable_token_indices": [67, 69]}, vocab=70),
-    Case("llama_tied", "resized, embed_tokens saved", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
-         vocab=70),
+    Case(
+        "llama_tied",
+        "resized, token rows",
+        {"target_modules": ["q_proj"], "trainable_token_indices": [67, 69]},
+        vocab=70,
+    ),
+    Case(
+        "llama_tied",
+        "resized, embed_tokens saved",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+        vocab=70,
+    ),
     Case("gemma3_text", "resized", {"target_modules": ["q_proj"]}, vocab=72),
     Case("gpt_neox", "resized", {"target_modules": ["query_key_value"]}, vocab=72),
     Case("gpt2", "resized", {"target_modules": ["c_attn"]}, vocab=72),
@@ -215,12 +282,25 @@ VARIANTS = [
     Case("qwen2_5_vl", "patch embedding (Conv3d)", {"target_modules": ["patch_embed.proj"]}),
     # initializations
     Case("llama", "pissa", {"target_modules": [*GATED], "init_lora_weights": "pissa"}, tolerance=1e-5),
-    Case("gpt2", "pissa on Conv1D", {"target_modules": ["c_attn", "c_proj"], "init_lora_weights": "pissa"}, tolerance=1e-5),
-    Case("phi3", "pissa on fused layers", {"target_modules": ["qkv_proj", "gate_up_proj"], "init_lora_weights": "pissa"},
-         tolerance=1e-5),
+    Case(
+        "gpt2",
+        "pissa on Conv1D",
+        {"target_modules": ["c_attn", "c_proj"], "init_lora_weights": "pissa"},
+        tolerance=1e-5,
+    ),
+    Case(
+        "phi3",
+        "pissa on fused layers",
+        {"target_modules": ["qkv_proj", "gate_up_proj"], "init_lora_weights": "pissa"},
+        tolerance=1e-5,
+    ),
     Case("llama", "olora", {"target_modules": [*GATED], "init_lora_weights": "olora"}, tolerance=1e-5),
-    Case("llama", "olora, rslora", {"target_modules": ["q_proj"], "init_lora_weights": "olora", "use_rslora": True},
-         tolerance=1e-5),
+    Case(
+        "llama",
+        "olora, rslora",
+        {"target_modules": ["q_proj"], "init_lora_weights": "olora", "use_rslora": True},
+        tolerance=1e-5,
+    ),
     Case("llama", "gaussian", {"target_modules": ["q_proj"], "init_lora_weights": "gaussian"}),
     Case("llama", "orthogonal", {"target_modules": ["q_proj"], "init_lora_weights": "orthogonal"}),
     Case("llama", "BD-LoRA", {"target_modules": ["q_proj", "o_proj", "up_proj", "down_proj"], "use_bdlora": _BLOCKS}),
@@ -229,17 +309,36 @@ VARIANTS = [
     Case("llama", "one layer", {"target_modules": [*ATTENTION], "layers_to_transform": [1]}),
     Case("llama", "excluded", {"target_modules": [*ATTENTION], "exclude_modules": ["layers.0.self_attn.q_proj"]}),
     Case("gemma3", "language model by regex", {"target_modules": r".*language_model.*(q|down)_proj"}),
-    Case("mixtral", "router by target_parameters", {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"]}),
+    Case(
+        "mixtral",
+        "router by target_parameters",
+        {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"]},
+    ),
     # heads
     Case("llama", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="LlamaForSequenceClassification"),
-    Case("llama_tied", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="LlamaForSequenceClassification"),
-    Case("qwen3", "classifier of two", {"target_modules": ["q_proj"]}, labels=2, train_as="Qwen3ForSequenceClassification"),
+    Case(
+        "llama_tied", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="LlamaForSequenceClassification"
+    ),
+    Case(
+        "qwen3",
+        "classifier of two",
+        {"target_modules": ["q_proj"]},
+        labels=2,
+        train_as="Qwen3ForSequenceClassification",
+    ),
     Case("gpt2", "classifier", {"target_modules": ["c_attn"]}, labels=4, train_as="GPT2ForSequenceClassification"),
-    Case("bert", "classifier with its pooler", {"target_modules": ["query"], "modules_to_save": ["pooler"]}, labels=5,
-         train_as="BertForSequenceClassification"),
+    Case(
+        "bert",
+        "classifier with its pooler",
+        {"target_modules": ["query"], "modules_to_save": ["pooler"]},
+        labels=5,
+        train_as="BertForSequenceClassification",
+    ),
     Case("roberta", "classifier", {"target_modules": ["query"]}, labels=3, train_as="RobertaForSequenceClassification"),
-    Case("mixtral", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="MixtralForSequenceClassification"),
-]  # fmt: skip
+    Case(
+        "mixtral", "classifier", {"target_modules": ["q_proj"]}, labels=3, train_as="MixtralForSequenceClassification"
+    ),
+]
 
 #: Cases in which PEFT's merge is right, so that it decides.
 PEFT_DECIDES = [*ALL_LINEAR, *EVERYWHERE, *EXPERT_CASES, *VARIANTS]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here is on the Hub; PEFT asks it for a base's config all the same
-
-from tests.oracle.reference import Workshop  # noqa: E402 - the variable must be set before huggingface_hub is imported
+from tests.oracle.reference import Workshop
 
 
 @pytest.fixture(scope="session")

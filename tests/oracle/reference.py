@@ -1,10 +1,10 @@
 """What an adapter must become, by two judges that know nothing of ingot: PEFT itself, and the formula in float64.
 
-    Workshop.base        a tiny model, saved by transformers
-    Workshop.adapter     a PEFT adapter for it with random weights, saved by PEFT
-    Workshop.by_peft     PEFT loads base and adapter, merges, and saves
-    by_formula           W + s * B @ A and its variants in float64, on the parameters of the model in memory
-    merged               ingot's merge of the same two directories
+Workshop.base        a tiny model, saved by transformers
+Workshop.adapter     a PEFT adapter for it with random weights, saved by PEFT
+Workshop.by_peft     PEFT loads base and adapter, merges, and saves
+by_formula           W + s * B @ A and its variants in float64, on the parameters of the model in memory
+merged               ingot's merge of the same two directories
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 import peft
 import torch
 import transformers
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -124,9 +123,7 @@ def merged_model(case: Case, base: Path, adapter: Path) -> Any:
         return peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
-def merged(
-    base: Path, adapters: Path | list[tuple[Path, float]], target: Path, options: Options | None = None
-) -> Plan:
+def merged(base: Path, adapters: Path | list[tuple[Path, float]], target: Path, options: Options | None = None) -> Plan:
     """ingot's merge, run into `target`."""
     listed = [(adapters, 1.0)] if isinstance(adapters, Path) else adapters
     named = [(str(path), weight) for path, weight in listed]
@@ -142,7 +139,9 @@ def plan_of(base: Path, adapter: Path, target: Path, options: Options | None = N
 
 def on_disk(directory: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a checkpoint by name."""
-    return {name: tensor for file in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+    return {
+        name: tensor for file in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(file).items()
+    }
 
 
 def adapter_tensors(directory: Path) -> dict[str, torch.Tensor]:
@@ -183,9 +182,7 @@ def worst(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) 
     return found
 
 
-def assert_close(
-    ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], tolerance: float = 1e-6
-) -> None:
+def assert_close(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], tolerance: float = 1e-6) -> None:
     wrong = {name: value for name, value in worst(ours, theirs).items() if not value <= tolerance}
     assert wrong == {}
 
@@ -232,7 +229,11 @@ class _Formula:
                 continue
             nested = path.count(".base_layer")
             module = self.model.get_submodule(path.replace(".base_layer", ""))
-            if role == "A.weight" and any(p.ndim == 3 for p in module.parameters(recurse=False)) and not _is_layer(module):
+            if (
+                role == "A.weight"
+                and any(p.ndim == 3 for p in module.parameters(recurse=False))
+                and not _is_layer(module)
+            ):
                 path = path.replace(".base_layer", "")
                 found.update([self._experts(path, module, nested)])
             elif role == "A.weight" or role == "embedding_A":
@@ -248,7 +249,9 @@ class _Formula:
 
     def _scaling(self, path: str, rank: int | None = None) -> float:
         rank = rank or next(
-            t.shape[0] for name, t in self.tensors.items() if name in (f"{path}.lora_A.weight", f"{path}.lora_embedding_A")
+            t.shape[0]
+            for name, t in self.tensors.items()
+            if name in (f"{path}.lora_A.weight", f"{path}.lora_embedding_A")
         )
         patterns = self.config.get("alpha_pattern") or {}
         fitting = (a for key, a in patterns.items() if re.match(rf"(.*\.)?({key})$", path))
@@ -300,8 +303,3 @@ class _Formula:
 
 def _is_layer(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd, Conv1D))
-
-
-def shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
-    with safe_open(file, framework="pt") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}

@@ -15,20 +15,33 @@ from tests.oracle.cases import EVERYWHERE, EXPERT_CASES, VARIANTS, Case
 from tests.oracle.reference import PREFIX, Workshop, adapter_tensors, merged, plan_of, write_adapter
 
 QUICK = {
-    "llama: dora and a saved norm", "llama: rslora, rank and alpha patterns", "gpt2: dora and a saved norm",
-    "mixtral: gate_up_proj and down_proj", "gpt_oss: gate_up_proj alone", "qwen3_moe: down_proj alone",
-    "llama_bias: lora_bias, bias all", "llama: token rows of both embeddings", "llama_tied: token rows",
-    "llama: resized", "llama: resized, token rows", "llama: resized, embeddings targeted", "llama_tied: resized",
-    "llama: classifier", "whisper: convolutions", "llama: pissa", "llama: BD-LoRA", "llava: dora and a saved norm",
-    "llama: lm_head and embed_tokens saved", "llama: resized, embeddings saved", "gpt_oss: bias all",
-}  # fmt: skip
+    "llama: dora and a saved norm",
+    "llama: rslora, rank and alpha patterns",
+    "gpt2: dora and a saved norm",
+    "mixtral: gate_up_proj and down_proj",
+    "gpt_oss: gate_up_proj alone",
+    "qwen3_moe: down_proj alone",
+    "llama_bias: lora_bias, bias all",
+    "llama: token rows of both embeddings",
+    "llama_tied: token rows",
+    "llama: resized",
+    "llama: resized, token rows",
+    "llama: resized, embeddings targeted",
+    "llama_tied: resized",
+    "llama: classifier",
+    "whisper: convolutions",
+    "llama: pissa",
+    "llama: BD-LoRA",
+    "llava: dora and a saved norm",
+    "llama: lm_head and embed_tokens saved",
+    "llama: resized, embeddings saved",
+    "gpt_oss: bias all",
+}
 ALL = [*EVERYWHERE, *EXPERT_CASES, *VARIANTS]
-CASES = [
-    pytest.param(case, id=case.name, marks=[] if case.name in QUICK else [pytest.mark.slow]) for case in ALL
-]  # fmt: skip
+CASES = [pytest.param(case, id=case.name, marks=[] if case.name in QUICK else [pytest.mark.slow]) for case in ALL]
 Tensors = dict[str, torch.Tensor]
-#: Copies of what is known without them: a tied head beside its resized embedding, an embedding of the base beside its LoRA
-#: layer (PEFT's `save_embedding_layers=False` leaves them out). Without one the merge is the same to the byte; see below.
+#: Copies of what is known without them: a tied head beside its resized embedding, an embedding of the base beside its
+#: LoRA layer (PEFT's `save_embedding_layers=False` leaves them out). Without one the merge is the same; see below.
 _HEAD, _EMBEDDING = f"{PREFIX}lm_head.base_layer.weight", f"{PREFIX}model.embed_tokens.base_layer.weight"
 COPIES = {
     "llama_tied: resized": {f"{PREFIX}lm_head.weight"},
@@ -61,7 +74,9 @@ def mutations(tensors: Mapping[str, torch.Tensor], *, every: bool) -> Iterator[t
 
 def split(name: str) -> tuple[str, str]:
     """The module's path and what follows it: `.lora_A.weight`, `.weight`, `.token_adapter.base_layer.weight` …"""
-    match = re.fullmatch(r"(.+?)((?:\.(?:lora_|token_adapter|base_layer|modules_to_save|original_module).*)|\.[^.]+)", name)
+    match = re.fullmatch(
+        r"(.+?)((?:\.(?:lora_|token_adapter|base_layer|modules_to_save|original_module).*)|\.[^.]+)", name
+    )
     assert match is not None
     return match[1], match[2]
 

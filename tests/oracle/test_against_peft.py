@@ -12,9 +12,18 @@ from tests.oracle.reference import Workshop, assert_close, changed, config_of, l
 
 #: What a checkpoint's config must say of its weights; all else is the base's.
 TRUTHS = (
-    "architectures", "vocab_size", "tie_word_embeddings", "id2label", "label2id", "num_hidden_layers", "n_layer",
-    "num_layers", "text_config", "vision_config", "model_type",
-)  # fmt: skip
+    "architectures",
+    "vocab_size",
+    "tie_word_embeddings",
+    "id2label",
+    "label2id",
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "text_config",
+    "vision_config",
+    "model_type",
+)
 
 
 @pytest.mark.parametrize("case", PEFT_DECIDES, ids=lambda case: case.name)
@@ -30,7 +39,7 @@ def test_a_merge_in_float32_is_pefts(case: Case, workshop: Workshop, target: Pat
 
 
 def _truths(config: dict[str, Any]) -> dict[str, Any]:
-    """What the config says of the weights. transformers notes the dtype in sub-configs too once it has loaded a model."""
+    """What the config says of the weights. transformers, once it has loaded a model, notes the dtype everywhere."""
     parts = {key: config.get(key) for key in TRUTHS}
     return {
         key: {name: inner for name, inner in part.items() if name != "dtype"} if isinstance(part, dict) else part

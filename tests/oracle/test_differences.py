@@ -17,7 +17,7 @@ import peft
 import pytest
 import torch
 
-from ingot.errors import AdapterError
+from ingot.errors import AdapterError, MismatchError
 from ingot.plan.model import Options
 from tests.oracle.cases import Case
 from tests.oracle.reference import (
@@ -70,32 +70,60 @@ WS = ("w1", "w2", "w3")
 MLP = ("gate_proj", "up_proj", "down_proj")
 OLD = [
     Old("mixtral", "w1, w2, w3", EXPERT, WS, "agrees"),
-    Old("mixtral", "w1, w2, w3 and attention, all-linear", rf"{EXPERT}|.*\.(q|k|v|o)_proj", [*WS, "q_proj", "k_proj",
-        "v_proj", "o_proj"], "agrees"),
+    Old(
+        "mixtral",
+        "w1, w2, w3 and attention, all-linear",
+        rf"{EXPERT}|.*\.(q|k|v|o)_proj",
+        [*WS, "q_proj", "k_proj", "v_proj", "o_proj"],
+        "agrees",
+    ),
     Old("mixtral", "w1, w2, w3, rslora", EXPERT, WS, r".*w[13]\.weight", {"use_rslora": True}),
     Old("mixtral", "w1 alone", r".*\.w1", ("w1",), ValueError),
     Old("mixtral", "w2 alone", r".*\.w2", ("w2",), "agrees"),
     Old("mixtral", "router", r".*block_sparse_moe\.gate", ("gate",), "agrees"),
     Old("qwen2_moe", "routed experts", EXPERT, MLP, EXPERT, incomplete=True),
-    Old("qwen2_moe", "shared expert alone", r".*shared_expert\.\w+_proj", tuple(f"shared_expert.{n}" for n in MLP), "agrees"),
+    Old(
+        "qwen2_moe",
+        "shared expert alone",
+        r".*shared_expert\.\w+_proj",
+        tuple(f"shared_expert.{n}" for n in MLP),
+        "agrees",
+    ),
     Old("qwen2_moe", "routed and shared experts", rf"{EXPERT}|.*shared_expert\.\w+_proj", MLP, EXPERT),
     Old("qwen3_moe", "routed experts", EXPERT, MLP, "agrees"),
     Old("olmoe", "routed experts", EXPERT, MLP, "agrees"),
     Old("deepseek_v3", "routed experts", EXPERT, MLP, "agrees", incomplete=True),
     Old("deepseek_v3", "shared experts", r".*shared_experts\.\w+_proj", MLP, ".*", incomplete=True),
     Old("deepseek_v3", "first dense layer", r"model\.layers\.0\.mlp\.\w+_proj", MLP, ".*", incomplete=True),
-    Old("deepseek_v3", "everything", r".*\.(gate|up|down|o)_proj", (*MLP, "o_proj"), r".*(shared_experts|layers\.0\.mlp).*"),
+    Old(
+        "deepseek_v3",
+        "everything",
+        r".*\.(gate|up|down|o)_proj",
+        (*MLP, "o_proj"),
+        r".*(shared_experts|layers\.0\.mlp).*",
+    ),
     Old("phimoe", "w1, w2, w3 and q_proj", rf"{EXPERT}|.*q_proj", (*WS, "q_proj"), r".*experts.*"),
-    Old("gpt_neox", "embed_out and query_key_value", r"embed_out|.*query_key_value", ("embed_out", "query_key_value"),
-        "embed_out.weight"),
+    Old(
+        "gpt_neox",
+        "embed_out and query_key_value",
+        r"embed_out|.*query_key_value",
+        ("embed_out", "query_key_value"),
+        "embed_out.weight",
+    ),
     Old("qwen2_vl", "language model", r"model\.layers.*\.(q|up)_proj", ("q_proj", "up_proj"), ".*"),
     Old("qwen2_5_vl", "language model", r"model\.layers.*\.q_proj", ("q_proj",), ".*"),
     Old("llava", "language model by list", r"language_model.*\.q_proj", ("q_proj",), "agrees", incomplete=True),
-    Old("llava", "language model by pattern", r"language_model.*\.q_proj", r"language_model\.model\..*q_proj", ValueError),
+    Old(
+        "llava",
+        "language model by pattern",
+        r"language_model.*\.q_proj",
+        r"language_model\.model\..*q_proj",
+        ValueError,
+    ),
     Old("gemma3", "language model by list", r"language_model.*\.down_proj", ("down_proj",), "agrees"),
     Old("vit", "query", r".*attention\.query", ("query",), ValueError),
     Old("llama", "plain", r".*\.(q|up)_proj", ("q_proj", "up_proj"), "agrees"),
-]  # fmt: skip
+]
 
 
 def make(old: Old, base: Path, directory: Path) -> dict[str, torch.Tensor]:
@@ -205,6 +233,40 @@ def test_a_tie_that_was_kept_in_training_is_kept_and_its_update_counts_once(work
     assert_answers(case, base, adapter, target, peft_is_right=False)
 
 
+@pytest.mark.parametrize(
+    ("model", "target_module"),
+    [
+        ("bart", "shared"),
+        ("bart", "embed_tokens"),
+        ("bart", "encoder.embed_tokens"),
+        ("bart", "lm_head"),
+        ("bert", "word_embeddings"),
+        ("bert", "decoder"),
+        ("opt", "lm_head"),
+        ("gpt2", "wte"),
+        ("gemma3", "lm_head"),
+    ],
+)
+def test_where_one_flag_ties_several_parameters_all_of_them_part(
+    model: str, target_module: str, workshop: Workshop, target: Path
+) -> None:
+    case = Case(model, f"tied, LoRA on {target_module}", {"target_modules": [target_module]})
+    base, adapter = workshop.base(model), workshop.adapter(case)
+    merged(base, adapter, target)
+    assert config_of(target)["tie_word_embeddings"] is False
+    expected = trained_logits(case, base, adapter)
+    torch.testing.assert_close(logits(load_output(target)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target_module", ["shared", "lm_head"])
+def test_untying_a_t5_is_refused_because_its_decoder_scales_only_a_tied_head(
+    target_module: str, workshop: Workshop, target: Path
+) -> None:
+    case = Case("t5", f"tied, LoRA on {target_module}", {"target_modules": [target_module]})
+    with pytest.raises(MismatchError, match=r"scales its output.*lm_head"):
+        plan_of(workshop.base("t5"), workshop.adapter(case), target)
+
+
 @pytest.mark.parametrize("model", ["llama", "mistral", "qwen3"])
 @pytest.mark.parametrize("ranges", [[[0, 2], [0, 2]], [[0, 1], [0, 2]], [[1, 2]]], ids=str)
 def test_repeated_layers_become_layers_of_their_own(
@@ -237,12 +299,17 @@ def _replicated(
                 expected[f"model.layers.{new}.{match[2]}"] = tensor.double().clone()
     for name, A in tensors.items():
         if name.endswith("lora_A.weight"):
-            B, path = tensors[name.replace("lora_A", "lora_B")], name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+            B, path = (
+                tensors[name.replace("lora_A", "lora_B")],
+                name.removeprefix(PREFIX).removesuffix(".lora_A.weight"),
+            )
             expected[f"{path}.weight"] += ALPHA / RANK * B.double() @ A.double()
     return expected
 
 
-def test_tensors_that_peft_does_not_expect_and_drops_are_refused(workshop: Workshop, tmp_path: Path, target: Path) -> None:
+def test_tensors_that_peft_does_not_expect_and_drops_are_refused(
+    workshop: Workshop, tmp_path: Path, target: Path
+) -> None:
     case = Case("llama", "q_proj and k_proj", {"target_modules": ["q_proj", "k_proj"]})
     base, trained = workshop.base("llama"), workshop.adapter(case)
     text = json.loads((trained / "adapter_config.json").read_text())

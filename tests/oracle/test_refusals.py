@@ -118,13 +118,17 @@ def test_lora_on_a_convolution_with_groups_is_refused(tmp_path: Path, target: Pa
 
 def test_a_head_that_needs_more_than_base_and_adapter_bring_is_refused(workshop: Workshop, target: Path) -> None:
     """A BertForMaskedLM has no pooler; PEFT puts a random one under the classifier and saves nothing of it."""
-    case = Case("bert", "classifier alone", {"target_modules": ["query"]}, labels=3, train_as="BertForSequenceClassification")
+    case = Case(
+        "bert", "classifier alone", {"target_modules": ["query"]}, labels=3, train_as="BertForSequenceClassification"
+    )
     error = refused(workshop.base("bert"), workshop.adapter(case), target)
     assert "bert.pooler.dense.weight" in error.message
 
 
 def test_lora_bias_on_a_layer_without_bias_is_refused(workshop: Workshop, tmp_path: Path, target: Path) -> None:
-    trained = workshop.adapter(Case("llama_bias", "lora_bias", {"target_modules": ["q_proj", "down_proj"], "lora_bias": True}))
+    trained = workshop.adapter(
+        Case("llama_bias", "lora_bias", {"target_modules": ["q_proj", "down_proj"], "lora_bias": True})
+    )
     config = json.loads((trained / "adapter_config.json").read_text())
     adapter = write_adapter(tmp_path / "adapter", adapter_tensors(trained), config)
     assert "lora_B.bias" in refused(workshop.base("llama"), adapter, target).message

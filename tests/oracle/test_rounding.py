@@ -12,16 +12,27 @@ from tests.oracle.reference import Workshop, by_formula, load_base, load_output,
 
 #: dtype -> (bits of the significand, exponent of the smallest step)
 PRECISION = {torch.bfloat16: (8, -133), torch.float16: (11, -24)}
-#: Share of elements that must be the float64 result rounded once, over all cases; the rest may be the next number beside
-#: it.
+#: Share of elements that must be the float64 result rounded once, over all cases; the rest may be a number beside it.
 EXACT = 0.999
 
 _TRIED = {
-    "lora_bias", "lora_bias, bias all", "token rows", "token rows of both embeddings", "dora on Conv1D", "convolutions",
-    "dora on convolutions", "dora on the patch embedding", "patch embedding (Conv3d)", "lm_head and embed_tokens saved",
+    "lora_bias",
+    "lora_bias, bias all",
+    "token rows",
+    "token rows of both embeddings",
+    "dora on Conv1D",
+    "convolutions",
+    "dora on convolutions",
+    "dora on the patch embedding",
+    "patch embedding (Conv3d)",
+    "lm_head and embed_tokens saved",
     "wpe targeted",
-}  # fmt: skip
-CASES = [*EVERYWHERE, *(case for case in EXPERT_CASES if "and" in case.what), *(c for c in VARIANTS if c.what in _TRIED)]
+}
+CASES = [
+    *EVERYWHERE,
+    *(case for case in EXPERT_CASES if "and" in case.what),
+    *(c for c in VARIANTS if c.what in _TRIED),
+]
 QUICK = [case for number, case in enumerate(CASES) if number % 3 == 0]
 
 

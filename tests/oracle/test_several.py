@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ingot.errors import MismatchError
+from ingot.plan.model import Options
 from tests.oracle.cases import Case
 from tests.oracle.reference import (
     PREFIX,
@@ -27,6 +30,7 @@ from tests.oracle.reference import (
     on_disk,
     unheard,
     worst,
+    write_adapter,
 )
 
 ONE = Case("llama", "one", {"target_modules": ["q_proj", "down_proj"]})
@@ -115,8 +119,6 @@ def test_an_adapter_as_pickle_gives_the_same_bytes(workshop: Workshop, tmp_path:
 
 
 def test_names_that_kept_the_adapters_name_are_read(workshop: Workshop, tmp_path: Path, target: Path) -> None:
-    from tests.oracle.reference import write_adapter
-
     base, saved = workshop.base("llama"), workshop.adapter(ONE)
     tensors = {name.replace(".weight", ".default.weight"): t for name, t in adapter_tensors(saved).items()}
     adapter = write_adapter(tmp_path / "adapter", tensors, json.loads((saved / "adapter_config.json").read_text()))
@@ -154,8 +156,6 @@ def test_converted_pissa_is_a_plain_adapter_of_twice_the_rank(workshop: Workshop
 
 
 def test_the_output_in_another_dtype_says_so(workshop: Workshop, target: Path) -> None:
-    from ingot.plan.model import Options
-
     base, adapter = workshop.base("llama"), workshop.adapter(ONE)
     merged(base, adapter, target, Options(dtype="BF16"))
     assert {tensor.dtype for tensor in on_disk(target).values()} == {torch.bfloat16}
@@ -164,3 +164,28 @@ def test_the_output_in_another_dtype_says_so(workshop: Workshop, target: Path) -
     ours = load_output(target, torch.bfloat16).state_dict()
     exact = sum(int((ours[name] == tensor.to(torch.bfloat16)).sum()) for name, tensor in expected.items())
     assert exact >= 0.999 * sum(tensor.numel() for tensor in expected.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("llama", {"target_modules": ["q_proj", "down_proj"]}),
+        ("llama_tied", {"target_modules": ["lm_head"]}),
+        ("mixtral", {"target_modules": [], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}),
+    ],
+)
+def test_a_base_in_many_shards_keeps_them(
+    model: str, options: dict[str, Any], workshop: Workshop, tmp_path: Path, target: Path
+) -> None:
+    case, whole = Case(model, f"shards {options}", options), workshop.base(model)
+    with unheard():
+        load_base(case, whole).save_pretrained(tmp_path / "base", max_shard_size="6KB")
+    names = sorted(file.name for file in (tmp_path / "base").glob("*.safetensors"))
+    assert len(names) > 2
+    merged(tmp_path / "base", workshop.adapter(case), target)
+    merged(whole, workshop.adapter(case), target.with_name("one"))
+    assert sorted(file.name for file in target.glob("*.safetensors")) == names
+    assert_close(on_disk(target), on_disk(target.with_name("one")), 0.0)
+    assert_close(load_output(target).state_dict(), load_output(target.with_name("one")).state_dict(), 0.0)
+    for name in names:  # every tensor stays in its shard; an untied head is a new one
+        assert set(load_file(tmp_path / "base" / name)) <= set(load_file(target / name))

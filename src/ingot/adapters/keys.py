@@ -71,7 +71,7 @@ _EXTRAS = (
     (re.compile(r"(?P<path>.+?)\.lora_velora_embed(\..*)?"), "VeLoRA's compressed activations, used in training only"),
     (re.compile(r"(?P<path>.+?)\.lora_monteclora_sampler\..+"), "MonteCLoRA's sampler, used in training only"),
     (re.compile(r"(?P<path>.+?)\.original_module\..+"), "the untrained original beside a trained copy"),
-    (re.compile(r"(?P<path>.+?)\.modules_to_save\.(weight|bias)"), "a second copy of a saved module, for a resized one"),
+    (re.compile(r"(?P<path>.+?)\.modules_to_save\.(weight|bias)"), "a second copy of a saved module"),
     (re.compile(r"(?P<path>.+?)\.token_adapter\.trainable_tokens_original(\..*)?"), "the untrained token rows"),
 )
 _COPIES = re.compile(r"\.(?:original_module|modules_to_save)\.")

@@ -15,8 +15,16 @@ _SAID = "\nstopping at the next safe point ... run the same command again to res
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
 
 
+class Stopped(KeyboardInterrupt):
+    """The first signal, where no run watches for it.
+
+    subtle: a KeyboardInterrupt of that very class that passes an exec(), as in imports, makes `python -m` end by SIGINT
+    although it was caught, and whatever the exit code.
+    """
+
+
 class Stopper:
-    """Turns signals into a stop. While a run watches `event` it is set; at other times KeyboardInterrupt is raised."""
+    """Turns signals into a stop. While a run watches `event` it is set; at other times Stopped is raised."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -60,7 +68,7 @@ class Stopper:
             os._exit(128 + number)
         self.received = number
         if not self._watched:
-            raise KeyboardInterrupt
+            raise Stopped
         self.event.set()
         _say(_SAID)
 

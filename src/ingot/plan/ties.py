@@ -96,7 +96,7 @@ class _Found:
 
 
 def _part_the_rest(found: _Found, edits: Sequence[ResolvedEdit], tied: Mapping[str, str]) -> None:
-    """One flag in config.json ties them all: where it is off, every alias that stayed tied is stored on its own, too."""
+    """One flag in config.json ties them all: where it is off, every alias that stayed tied is stored on its own."""
     for alias, source in tied.items():
         if alias not in found.untied:
             found.untied[alias] = source
@@ -114,7 +114,8 @@ def _same_change(
     one: Sequence[ResolvedEdit], other: Sequence[ResolvedEdit], same: SameValues, is_copy: IsCopy
 ) -> bool:
     return len(one) == len(other) and all(
-        (is_copy(a) and is_copy(b)) or _same_term(a.edit.term, b.edit.term, same) for a, b in zip(one, other, strict=True)
+        (is_copy(a) and is_copy(b)) or _same_term(a.edit.term, b.edit.term, same)
+        for a, b in zip(one, other, strict=True)
     )
 
 
