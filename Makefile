@@ -48,7 +48,7 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 
 $(NEWEST)/.ready: $(VENV)/.ready
 	rm -rf $(NEWEST)
-	$(BIN)/python -m pip install -q --target $(NEWEST) --no-deps --upgrade transformers huggingface_hub tokenizers
+	$(BIN)/python -m pip install -q --target $(NEWEST) --upgrade transformers
 	touch $@
 
 clean:

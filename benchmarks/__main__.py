@@ -1,6 +1,6 @@
 """`make bench`: makes synthetic checkpoints, runs every contender, writes docs/benchmarks.md.
 
-    python -m benchmarks --sizes 1B 3B 8B --repeats 5 --work DIR
+python -m benchmarks --sizes 1B 3B 8B --repeats 5 --work DIR
 """
 
 from __future__ import annotations
@@ -94,7 +94,15 @@ def _shares(size: str, base: Path, adapter: Path, work: Path) -> dict[str, tuple
     ways = {
         "ingot": [sys.executable, "-m", "ingot", "merge", str(base), str(adapter), "-o", str(out), "--quiet"],
         "PEFT": [sys.executable, "-m", "benchmarks.peft_merge", str(base), str(adapter), str(out)],
-        "PEFT, safe_merge": [sys.executable, "-m", "benchmarks.peft_merge", str(base), str(adapter), str(out), "--safe"],
+        "PEFT, safe_merge": [
+            sys.executable,
+            "-m",
+            "benchmarks.peft_merge",
+            str(base),
+            str(adapter),
+            str(out),
+            "--safe",
+        ],
     }
     shares = {}
     for name, command in ways.items():

@@ -1,6 +1,6 @@
 """Runs a command and prints what it cost as JSON. Small on purpose: a child's peak memory begins with its parent's.
 
-    python -I -S launch.py OUTPUT_OF_COMMAND COMMAND...
+python -I -S launch.py OUTPUT_OF_COMMAND COMMAND...
 """
 
 import json

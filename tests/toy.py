@@ -18,7 +18,9 @@ MODULES = {
 }
 
 
-def make_base(target: Path, dtype: torch.dtype = torch.bfloat16, *, seed: int = 0, index: bool = True) -> dict[str, torch.Tensor]:
+def make_base(
+    target: Path, dtype: torch.dtype = torch.bfloat16, *, seed: int = 0, index: bool = True
+) -> dict[str, torch.Tensor]:
     """Three shards (or one file), with bytes, a scalar, an empty tensor and integers among the weights."""
     generator = torch.Generator().manual_seed(seed)
     weights = {f"{path}.weight": (torch.randn(*s, generator=generator) * 0.05).to(dtype) for path, s in MODULES.items()}
@@ -57,7 +59,9 @@ def make_base(target: Path, dtype: torch.dtype = torch.bfloat16, *, seed: int = 
     return tensors
 
 
-def make_adapter(target: Path, *, rank: int = 4, seed: int = 1, scale: float = 0.05, **config: object) -> dict[str, torch.Tensor]:
+def make_adapter(
+    target: Path, *, rank: int = 4, seed: int = 1, scale: float = 0.05, **config: object
+) -> dict[str, torch.Tensor]:
     """A LoRA on every module; returns its tensors by their name in the file."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
@@ -76,7 +80,9 @@ def write_adapter(target: Path, tensors: Mapping[str, torch.Tensor], config: Map
     (target / "adapter_config.json").write_text(json.dumps(whole))
 
 
-def merged(base: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], scaling: float = 2.0) -> dict[str, torch.Tensor]:
+def merged(
+    base: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], scaling: float = 2.0
+) -> dict[str, torch.Tensor]:
     """What the merge must be, in float64: W + s * B @ A."""
     result = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in base.items()}
     for path in MODULES:

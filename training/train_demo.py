@@ -17,7 +17,9 @@ from tasks import TASKS, Sample, split, write_jsonl
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for ingot-demo-base/, adapters/, samples/, scores.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for ingot-demo-base/, adapters/, samples/, scores.json"
+    )
     parser.add_argument("--work", type=Path, help="folder for the training checkpoint (default: OUT with '-work')")
     parser.add_argument("--quick", action="store_true", help="a few steps only: a smoke test, useless weights")
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="CPU threads (default: %(default)s)")

@@ -1,8 +1,8 @@
-"""The main job: base and adapters in, one artifact out. What `ingot plan` and `ingot merge` call, and a library may too.
+"""The main job: base and adapters in, one artifact out. `ingot plan` and `ingot merge` call it; a program may too.
 
-    with prepare("base/", [("adapter/", 1.0)], Options(), target=Path("out")) as job:
-        print(job.plan.digest)
-        job.run()
+with prepare("base/", [("adapter/", 1.0)], Options(), target=Path("out")) as job:
+    print(job.plan.digest)
+    job.run()
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Job:
         device: str = "cpu",
         restart: bool = False,
         stop: threading.Event | None = None,
-        progress: Callable[[int], None] = lambda nbytes: None,
+        progress: Callable[[int], None] = lambda _: None,
         disk: Disk | None = None,
         memory: DigestMemory | None = None,
     ) -> Outcome:

@@ -120,8 +120,12 @@ def test_a_torch_file_is_read_without_running_it(tmp_path: Path) -> None:
     torch.save({PREFIX + name: tensor.half() for name, tensor in tensors.items()}, tmp_path / "adapter_model.bin")
     with Adapter.open(tmp_path, adapter_index=0) as adapter:
         update = adapter.updates[0]
-        assert torch.equal(update.a.of(load_tensor(adapter.weights, update.a.ref)), tensors["q.lora_A.weight"].half().float())
-        assert torch.equal(update.b.T.of(load_tensor(adapter.weights, update.b.ref)), tensors["q.lora_B.weight"].half().float().T)
+        assert torch.equal(
+            update.a.of(load_tensor(adapter.weights, update.a.ref)), tensors["q.lora_A.weight"].half().float()
+        )
+        assert torch.equal(
+            update.b.T.of(load_tensor(adapter.weights, update.b.ref)), tensors["q.lora_B.weight"].half().float().T
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

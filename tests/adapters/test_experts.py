@@ -50,7 +50,9 @@ def our_delta(adapter: Adapter, module: Module) -> torch.Tensor:
     assert [edit.index for edit in edits] == list(range(E))
     result = torch.zeros(module.parameters["down_proj"])
     for edit in edits:
-        edit.term.prepare(lambda factor: factor.of(load_tensor(adapter.weights, factor.ref)), lambda: iter(()))(result[edit.index], 0)
+        edit.term.prepare(lambda factor: factor.of(load_tensor(adapter.weights, factor.ref)), lambda: iter(()))(
+            result[edit.index], 0
+        )
     return result.double()
 
 

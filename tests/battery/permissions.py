@@ -14,7 +14,7 @@ UMASKS = (0o077, 0o022, 0o002, 0o027)
 NOBODY = 65534
 
 
-def run(scale: float, report: Report) -> Figure:  # noqa: ARG001 - small enough to be whole at every scale
+def run(scale: float, report: Report) -> Figure:
     with workshop(llama_model) as shop:
         shop.root.chmod(0o755)
         for path in (*shop.base.iterdir(), *shop.adapter.iterdir()):

@@ -31,11 +31,13 @@ def _handler(repositories: dict[str, Path], asked: list[str]) -> type[BaseHTTPRe
             path = self.path.split("?")[0].strip("/")
             for name, directory in repositories.items():
                 if path.startswith(f"api/models/{name}"):
-                    return self._json(self._info(name, directory, path), body)
+                    self._json(self._info(name, directory, path), body)
+                    return
                 if path.startswith(f"{name}/resolve/"):
                     file = directory / path.removeprefix(f"{name}/resolve/").split("/", 1)[1]
                     if file.is_file():
-                        return self._file(file, body)
+                        self._file(file, body)
+                        return
             self._send(404, b'{"error": "not found"}', {"X-Error-Code": "RepoNotFound"}, body)
 
         def _info(self, name: str, directory: Path, path: str) -> object:

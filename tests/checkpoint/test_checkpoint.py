@@ -36,7 +36,9 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         opened(tmp_path / "base")
 
 
-@pytest.mark.parametrize("evil", ["../canary.safetensors", "/etc/passwd", "sub/x.safetensors", "x.bin", "", "a\nb.safetensors"])
+@pytest.mark.parametrize(
+    "evil", ["../canary.safetensors", "/etc/passwd", "sub/x.safetensors", "x.bin", "", "a\nb.safetensors"]
+)
 def test_an_index_that_names_what_no_index_names_is_refused(tmp_path: Path, evil: str) -> None:
     toy.make_base(tmp_path / "base")
     index = tmp_path / "base" / "model.safetensors.index.json"

@@ -34,7 +34,10 @@ def test_base_and_adapter_come_from_the_hub_with_their_commits(tmp_path: Path) -
     record = (out / "ingot.json").read_text()
     assert COMMIT in record
     assert str(tmp_path) not in record
-    names = {d.get("uri") or d.get("name") for d in json.loads(record)["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    names = {
+        d.get("uri") or d.get("name")
+        for d in json.loads(record)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    }
     assert any("org/base" in str(name) for name in names)
 
 

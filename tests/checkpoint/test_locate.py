@@ -46,7 +46,9 @@ def test_a_hub_that_cannot_be_reached_is_an_error_of_the_input(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("spec", ["no/such/path", "./absent", "/absent", "absent", "a b/c", "org/name/deeper"])
-def test_what_is_neither_a_directory_nor_a_hub_id_is_refused(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_neither_a_directory_nor_a_hub_id_is_refused(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BaseError, match="does not exist"):
         locate(spec, what="base", error=BaseError)

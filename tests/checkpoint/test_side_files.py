@@ -8,8 +8,8 @@ from ingot.checkpoint.side_files import Group, choose, group_of
 @pytest.mark.parametrize(
     "name",
     ["adapter_config.json", "adapter_model.safetensors", "model.safetensors", "pytorch_model.bin", "README.md",
-     "config.json", "ingot.json", "ingot.tensors.jsonl", "model.safetensors.index.json", "optimizer.pt", ".gitattributes",
-     "trainer_state.json", "weights.gguf", "notes.docx"],
+     "config.json", "ingot.json", "ingot.tensors.jsonl", "model.safetensors.index.json", "optimizer.pt",
+     ".gitattributes", "trainer_state.json", "weights.gguf", "notes.docx"],
 )  # fmt: skip
 def test_weights_adapters_records_and_training_state_do_not_travel(name: str) -> None:
     assert group_of(name) is None
@@ -17,8 +17,8 @@ def test_weights_adapters_records_and_training_state_do_not_travel(name: str) ->
 
 @pytest.mark.parametrize(
     ("name", "group"),
-    [("tokenizer.json", Group.TOKENIZER), ("chat_template.jinja", Group.CHAT_TEMPLATE), ("qwen.tiktoken", Group.TOKENIZER),
-     ("generation_config.json", Group.GENERATION), ("modeling_x.py", Group.CODE), ("LICENSE", Group.LICENSE),
+    [("tokenizer.json", Group.TOKENIZER), ("chat_template.jinja", Group.CHAT_TEMPLATE),
+     ("qwen.tiktoken", Group.TOKENIZER), ("generation_config.json", Group.GENERATION), ("modeling_x.py", Group.CODE), ("LICENSE", Group.LICENSE),
      ("preprocessor_config.json", Group.PROCESSOR), ("something.json", Group.OTHER)],
 )  # fmt: skip
 def test_the_files_of_a_model_belong_to_groups(name: str, group: Group) -> None:

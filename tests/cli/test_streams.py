@@ -74,9 +74,7 @@ def test_the_same_merge_again_says_so_and_writes_nothing(here: Path, capfd: pyte
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("arguments", [["base", "lora=2"], ["base", "lora", "--dtype", "fp32"]])
-def test_another_merge_into_the_same_output_is_refused(
-    arguments: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_another_merge_into_the_same_output_is_refused(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["merge", *arguments, "-o", "made"]) == 15
     assert "exists" in capfd.readouterr().err
 
@@ -103,9 +101,7 @@ def test_an_output_of_other_weights_under_the_same_names_is_not_taken_for_this_m
         (["inspect", "base"], 10),
     ],
 )
-def test_quiet_leaves_one_line_of_data(
-    arguments: list[str], essence: int, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_quiet_leaves_one_line_of_data(arguments: list[str], essence: int, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--quiet"]) == 0
     out, err = capfd.readouterr()
     assert (len(out.rstrip("\n")), out.count("\n"), err) == (essence, 1, "")

@@ -48,7 +48,9 @@ def test_the_base_is_a_small_llama_with_a_chat_template() -> None:
     assert config["hidden_size"] % 256 == 0
     assert sum(path.stat().st_size for path in base.glob("*.safetensors")) <= 12_000_000
     tokenizer = AutoTokenizer.from_pretrained(base)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True
+    )
     assert "hello" in text
 
 

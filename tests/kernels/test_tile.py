@@ -73,5 +73,7 @@ def test_without_a_weight_a_tile_starts_at_zero() -> None:
 def test_weight_and_output_may_share_their_memory() -> None:
     weight = random(8, 8).to(torch.bfloat16)
     before = weight.clone()
-    merge_tile(weight, 0, [BlockChange((0, 8), (0, 8), lambda tile, row: tile.mul_(2))], torch.empty(TILE_ELEMENTS), weight)
+    merge_tile(
+        weight, 0, [BlockChange((0, 8), (0, 8), lambda tile, row: tile.mul_(2))], torch.empty(TILE_ELEMENTS), weight
+    )
     assert torch.equal(weight, before * 2)

@@ -31,7 +31,7 @@ def test_a_merge_in_float32_is_pefts(case: Case, workshop: Workshop, target: Pat
     base, adapter, theirs = workshop.base(case.model), workshop.adapter(case), workshop.by_peft(case)
     merged(base, adapter, target)
     ours, expected = on_disk(target), on_disk(theirs)
-    assert_close(ours, expected, case.tolerance)
+    assert_close(ours, expected)
     assert changed(on_disk(base), ours) == changed(on_disk(base), expected)
     assert changed(on_disk(base), ours)
     assert _truths(config_of(target)) == _truths(config_of(theirs))

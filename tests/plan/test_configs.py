@@ -8,7 +8,12 @@ from ingot.plan import configs
 def test_changes_keep_all_other_keys_and_their_order() -> None:
     config = {"z": 1, "text_config": {"vocab_size": 3, "y": 2}, "a": 4}
     text = configs.changed(config, {"text_config.vocab_size": 9, "new": True})
-    assert list(json.loads(text).items()) == [("z", 1), ("text_config", {"vocab_size": 9, "y": 2}), ("a", 4), ("new", True)]
+    assert list(json.loads(text).items()) == [
+        ("z", 1),
+        ("text_config", {"vocab_size": 9, "y": 2}),
+        ("a", 4),
+        ("new", True),
+    ]
     assert config["text_config"] == {"vocab_size": 3, "y": 2}
 
 

@@ -15,8 +15,8 @@ import pytest
 from ingot.cli.output import Output
 from ingot.merge import Job, prepare
 from ingot.plan.figures import collapse, elide, nbytes_text, parameters_text, scaled_text, seconds_text, table
-from ingot.plan.public import claim_matches
 from ingot.plan.model import AdapterInfo, BaseInfo, Options
+from ingot.plan.public import claim_matches
 from ingot.plan.render import as_json, as_lines, summary_lines
 from tests.cli.toys import HIDDEN, LAYERS, WORDS, adapter_tensors, make_adapter, make_base
 

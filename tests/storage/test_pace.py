@@ -18,7 +18,9 @@ def test_a_run_that_says_nothing_of_the_disk_is_not(tmp_path: Path, nbytes: int,
     assert pace.recall(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"nbytes_per_second": true}', '{"nbytes_per_second": 0}', "\xff", '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"nbytes_per_second": true}', '{"nbytes_per_second": 0}', "\xff", '{"a": 1}']
+)
 def test_a_damaged_memory_means_unknown(tmp_path: Path, text: str) -> None:
     (tmp_path / "pace.json").write_text(text, encoding="latin-1")
     assert pace.recall(tmp_path) is None

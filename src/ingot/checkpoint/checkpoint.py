@@ -103,7 +103,9 @@ def _travels(path: Path) -> bool:
 def _open(location: Location, name: str, why: str) -> InputFile:
     check_file_name(name, where=name)
     if not (location.path / name).exists():
-        raise BaseError(f"a file is missing: {why}", where=location.path / name, hint="Download the checkpoint again, completely.")
+        raise BaseError(
+            f"a file is missing: {why}", where=location.path / name, hint="Download the checkpoint again, completely."
+        )
     return InputFile.open(location.path, name, error=BaseError)
 
 

@@ -1,4 +1,4 @@
-"""From what a user types to a directory: a local path, or a Hub id that huggingface_hub downloads or finds in its cache."""
+"""From what a user types to a directory: a local path, or a Hub id that huggingface_hub downloads or has cached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _SNAPSHOT = re.compile(r"models--(?P<repo>[^/]+)/snapshots/(?P<commit>[0-9a-f]{7,64})$")
 
 #: What is fetched from the Hub: weights as safetensors (an adapter's also as .bin), and the small files beside them.
-_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "adapter_model.bin", "LICENSE*", "*.py"]
+_PATTERNS = [
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
+    "adapter_model.bin",
+    "LICENSE*",
+    "*.py",
+]
 
 
 @dataclass(frozen=True)

@@ -87,5 +87,8 @@ def choose(base: Iterable[str], adapter: Iterable[str]) -> dict[str, str]:
 
 
 _CAN_TOKENIZE = frozenset(
-    {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "tekken.json"}
+    {
+        "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "sentencepiece.bpe.model",
+        "tekken.json",
+    }
 )  # fmt: skip

@@ -27,9 +27,7 @@ _EPILOG = (
 )
 
 
-@click.group(
-    cls=Verbs, examples=_EXAMPLES, epilog=_EPILOG, invoke_without_command=True, subcommand_metavar="VERB ..."
-)
+@click.group(cls=Verbs, examples=_EXAMPLES, epilog=_EPILOG, invoke_without_command=True, subcommand_metavar="VERB ...")
 @click.version_option(__version__, prog_name="ingot", message="%(prog)s %(version)s")
 @output_flags
 @click.pass_context

@@ -117,5 +117,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _bug(error: BaseException) -> IngotError:
     return IngotError(f"unexpected {type(error).__name__}: {error}", hint=_REPORT)
-
-

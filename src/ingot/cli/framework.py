@@ -57,7 +57,8 @@ class Verb(click.Command):
                 record
                 for option in self.get_params(ctx)
                 if isinstance(option, click.Option)
-                and getattr(option, "group", OUTPUT) == group and (record := option.get_help_record(ctx))
+                and getattr(option, "group", OUTPUT) == group
+                and (record := option.get_help_record(ctx))
             ]
             if records:
                 with formatter.section(group):

@@ -1,4 +1,4 @@
-"""The demo's files: a 256-wide Llama with its tokenizer, two adapters trained by PEFT, and samples that no one trained on."""
+"""The demo's files: a 256-wide Llama with its tokenizer, two adapters trained by PEFT, and held-out samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy answers to the samples' prompts, through the chat template; a sample is right when its answer contains the expected text."""
+"""Greedy answers to prompts, through the chat template; one is right when it contains the expected text."""
 
 from __future__ import annotations
 

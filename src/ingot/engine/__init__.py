@@ -1,11 +1,11 @@
 """The pump: moves the bytes of a plan. What a model is for, it does not know.
 
-    run        `execute(plan, ...)`: stage, pump every shard, side files, record, publish
-    pump       one shard's chunks through a few workers
-    chunk      one chunk: which bytes feed it, what is copied and checked, what is computed
-    patch      the computed bytes, tile by tile
-    changes    terms made ready when a tile first needs them
-    factors    adapter tensors as float32 matrices
-    recompute  the same once more, compared with an artifact instead of written
-    digests    sha256 in the order of the bytes, from many workers
+run        `execute(plan, ...)`: stage, pump every shard, side files, record, publish
+pump       one shard's chunks through a few workers
+chunk      one chunk: which bytes feed it, what is copied and checked, what is computed
+patch      the computed bytes, tile by tile
+changes    terms made ready when a tile first needs them
+factors    adapter tensors as float32 matrices
+recompute  the same once more, compared with an artifact instead of written
+digests    sha256 in the order of the bytes, from many workers
 """

@@ -61,7 +61,9 @@ class Patcher:
         out = as_tensor(raw, op.dtype, (rows[1] - rows[0], columns))
         weight = out if inside and starts_from_base(op) else self._source_rows(op, *rows)
         # a tile that an edge cuts is counted by the chunk that it begins in
-        before = weight[0].to(out.dtype, copy=True) if weight is not None and op.terms and begin >= piece.begin else None
+        before = (
+            weight[0].to(out.dtype, copy=True) if weight is not None and op.terms and begin >= piece.begin else None
+        )
         self._merge(op, rows, weight, out)
         if before is not None:
             seen = sampled.setdefault(op.name, Sampled())

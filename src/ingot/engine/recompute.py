@@ -50,7 +50,9 @@ def shard_names(reader: ShardReader, chunk: Chunk) -> list[tuple[str, int, int]]
     """What stands in a chunk: (tensor name, begin, end) in file offsets; the header has the empty name."""
     shard = reader.shard
     ranges = [("", 0, shard.header.nbytes), *((ref.name, ref.begin, ref.end) for ref in shard.header.tensors)]
-    return [(name, max(a, chunk.begin), min(b, chunk.end)) for name, a, b in ranges if a < chunk.end and chunk.begin < b]
+    return [
+        (name, max(a, chunk.begin), min(b, chunk.end)) for name, a, b in ranges if a < chunk.end and chunk.begin < b
+    ]
 
 
 def _differences(

@@ -154,7 +154,8 @@ def _to_journal(result: ShardResult) -> dict[str, object]:
 
 def _from_journal(sha256: str, extra: Mapping[str, object]) -> ShardResult:
     running, sampled, base = extra["running"], extra["sampled"], extra["base_sha256"]
-    assert isinstance(running, list) and isinstance(sampled, dict)
+    assert isinstance(running, list)
+    assert isinstance(sampled, dict)
     return ShardResult(
         sha256,
         tuple(map(str, running)),

@@ -1,10 +1,10 @@
 """What a path holds, from headers: nothing is run, no weight is read.
 
-    report       Report: facts for programs, sections for people
-    checkpoint   a model directory
-    adapter      an adapter directory, understood or refused
-    artifact     a model directory with a record of ingot's
-    file         one .safetensors or torch .bin file
+report       Report: facts for programs, sections for people
+checkpoint   a model directory
+adapter      an adapter directory, understood or refused
+artifact     a model directory with a record of ingot's
+file         one .safetensors or torch .bin file
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is every element of these bytes a finite number? Asked of the bytes that are written, in the dtype they are written in.
+"""Is every element of these bytes a finite number? Asked of what is written, in the dtype that it is written in.
 
 An IEEE number is not finite when all bits of its exponent are set. Seen as integers those patterns are the largest
 ones: for the positive sign as signed integers, for the negative sign as unsigned ones. Two maxima answer the question

@@ -1,4 +1,4 @@
-"""Which dtypes a merge can compute, by their safetensors spelling. Apart from `dtypes`, so that a plan needs no torch."""
+"""Which dtypes a merge can compute, by their safetensors spelling. A plan needs no torch for that."""
 
 #: What a changed tensor may be stored as: one float32 accumulation, one rounding into these.
 MERGEABLE = frozenset({"F32", "F16", "BF16"})

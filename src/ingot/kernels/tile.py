@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+
 @dataclass(frozen=True, slots=True)
 class BlockChange:
     """`apply(block[rows, columns], row)` changes rows [rows[0], rows[1]) and columns [columns[0], columns[1])."""

@@ -20,7 +20,7 @@ from ingot.naming.placement import Placement
 NOWHERE = -1
 
 
-class NotPlaceable(Exception):  # noqa: N818 - a property of a conversion; a fault only where an adapter touches it
+class NotPlaceable(Exception):
     """The elements do not stand in blocks on disk; the message says which operation scatters them."""
 
 

@@ -28,7 +28,7 @@ INSTALL = "pip install 'transformers>=5.15'"
 IRRELEVANT = ("quantization_config", "auto_map", "attn_implementation", "_attn_implementation", "torch_dtype", "dtype")
 
 
-class UnknownModel(Exception):  # noqa: N818 - a fact, not a fault: the names on disk still stand
+class UnknownModel(Exception):
     """The installed transformers cannot build this model; the message says why."""
 
 

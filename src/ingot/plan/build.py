@@ -1,11 +1,11 @@
 """Base and adapters -> Plan, from headers and configs alone.
 
-    1. replicate     the base's layers, where the adapter was trained on repeated ones
-    2. resolve       each update to edits of parameters (adapters), each parameter to tensors on disk (naming)
-    3. ties          which tied parameters must part
-    4. ops           one for each output tensor: the base's, changed or not; new ones; dropped ones
-    5. laws          every adapter tensor is claimed, every expected module is there
-    6. lay out       shards, headers, config, side files
+1. replicate     the base's layers, where the adapter was trained on repeated ones
+2. resolve       each update to edits of parameters (adapters), each parameter to tensors on disk (naming)
+3. ties          which tied parameters must part
+4. ops           one for each output tensor: the base's, changed or not; new ones; dropped ones
+5. laws          every adapter tensor is claimed, every expected module is there
+6. lay out       shards, headers, config, side files
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class _Builder:
         return isinstance(item.edit.term, Replace) and not config.saves(item.update.path)
 
     def _check_expected(self) -> None:
-        """Modules that the config says were trained, and that have no tensor: PEFT would leave them silently unmerged."""
+        """Modules that the config says were trained and that have no tensor: PEFT would leave them as they are."""
         for weighted in self.adapters:
             missing = missing_tensors(weighted.adapter, self.names, self.replication)
             if missing and not self.options.accept_missing:
@@ -179,7 +179,7 @@ class _Builder:
         if not self._is_new_head():
             return {}
         why = f"{self.names.model_class} has no such parameter"
-        return {name: why for name in self.names.unused}
+        return dict.fromkeys(self.names.unused, why)
 
     def _is_new_head(self) -> bool:
         """Whether the adapter makes another kind of model of the base, by a parameter that the base does not have."""
@@ -193,7 +193,7 @@ class _Builder:
                 raise MismatchError(
                     f"{self.names.model_class} has parameters that neither the base nor the adapter brings",
                     where=", ".join(random[:10]),
-                    hint="They were random in training and are lost; give a base that has them. --accept-missing goes on.",
+                    hint="They were random in training and are lost; give a base with them, or pass --accept-missing.",
                 )
 
     # -- tensors that the base does not have ---------------------------------------------------------------------
@@ -273,7 +273,7 @@ class _Builder:
 
     def _side_files(self) -> tuple[SideFile, ...]:
         adapter_files = {name: number for number, w in enumerate(self.adapters) for name in w.adapter.side_files}
-        if len({number for number in adapter_files.values()}) > 1:  # several tokenizers: none is more right than another
+        if len(set(adapter_files.values())) > 1:  # several tokenizers: none is more right than another
             adapter_files = {}
         chosen = choose(self.base.side_files, adapter_files)
         files = [SideFile(name, "base" if of == "base" else str(adapter_files[name])) for name, of in chosen.items()]
@@ -293,5 +293,5 @@ def _refuse_quantized(base: Checkpoint) -> None:
             "the base is quantized, and this version merges into 16-bit and 32-bit weights only",
             where="quantization_config in config.json",
             found=method,
-            hint="Give the 16-bit checkpoint that it was quantized from (for a QLoRA adapter: the model before bnb-4bit).",
+            hint="Give the 16-bit checkpoint that it was quantized from: for QLoRA, the model before bnb-4bit.",
         )

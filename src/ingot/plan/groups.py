@@ -76,7 +76,13 @@ def _facts(term: Term) -> tuple[str, int | None, float | None]:
 def tally(plan: Plan) -> dict[str, tuple[int, int]]:
     """Number and bytes of the output's tensors by what happens to them."""
     nbytes = {ref.name: ref.nbytes for shard in plan.shards for ref in shard.header.tensors}
-    words = {OpKind.CHANGE: "changed", OpKind.CAST: "cast", OpKind.REPLACE: "replaced", OpKind.NEW: "new", OpKind.COPY: "copied"}
+    words = {
+        OpKind.CHANGE: "changed",
+        OpKind.CAST: "cast",
+        OpKind.REPLACE: "replaced",
+        OpKind.NEW: "new",
+        OpKind.COPY: "copied",
+    }
     counts = dict.fromkeys(words.values(), (0, 0))
     for op in plan.ops:
         number, size = counts[words[op.kind]]

@@ -20,11 +20,11 @@ def lay_out(base: Checkpoint, ops: Mapping[str, Sequence[Op]]) -> tuple[ShardPla
 
 def _shard(base: Checkpoint, file: str, ops: tuple[Op, ...]) -> ShardPlan:
     header = base.shards[file]
-    if [(op.name, op.dtype, op.shape) for op in ops] == [(r.name, r.dtype, r.shape) for r in header.tensors]:
-        # subtle: a tensor may keep its place and still be made of another one (a repeated layer), so ask for that too
-        if all(op.source is None or (op.source.file, op.source.name) == (file, op.name) for op in ops):
-            raw = base.inputs[file].read(0, header.nbytes)
-            return ShardPlan(file, header, raw, ops, source=file)
+    same = [(op.name, op.dtype, op.shape) for op in ops] == [(r.name, r.dtype, r.shape) for r in header.tensors]
+    # subtle: a tensor may keep its place and still be made of another one (a repeated layer), so ask for that too
+    if same and all(op.source is None or (op.source.file, op.source.name) == (file, op.name) for op in ops):
+        raw = base.inputs[file].read(0, header.nbytes)
+        return ShardPlan(file, header, raw, ops, source=file)
     raw, new = build_header([(op.name, op.dtype, op.shape) for op in ops], _metadata(header), file=file)
     return ShardPlan(file, new, raw, ops, source=None)
 

@@ -27,12 +27,16 @@ def notes_and_warnings(
     for alias, source in ties.untied.items():
         notes.append(f"{alias} was tied to {source}; the adapter changes one of them, so the output stores both.")
     for alias in ties.parted:
-        notes.append(f"{alias} is tied by the config and stored as well; it now differs, so the output says it is not tied.")
+        notes.append(
+            f"{alias} is tied by the config and stored as well; it now differs, so the output says it is not tied."
+        )
     if ties.absorbed:
         notes.append("Embedding and head stay tied: the adapter changes both in the same way, applied once.")
     rewritten = [shard.file for shard in shards if shard.source is None]
     if rewritten:
-        notes.append(f"{len(rewritten)} of {len(shards)} shards get a new header: names, dtypes or shapes change in them.")
+        notes.append(
+            f"{len(rewritten)} of {len(shards)} shards get a new header: names, dtypes or shapes change in them."
+        )
     if names.model_class is None:
         notes.append(f"No model class: {names.why}. Module paths were taken for tensor names.")
     doubled = [item for item in edits if item.update.__class__.__name__ == "MultiheadUpdate"]
@@ -42,8 +46,8 @@ def notes_and_warnings(
         claimed = weighted.adapter.base_model
         if claimed and any(mark in claimed.lower() for mark in _QUANTIZED):
             warnings.append(
-                f"{weighted.location.name} was trained on a quantized base ({claimed}); merged into 16-bit weights it meets "
-                "other values than in training. Check its scores before you ship it."
+                f"{weighted.location.name} was trained on a quantized base ({claimed}); merged into 16-bit weights it "
+                "meets other values than in training. Check its scores before you ship it."
             )
         if claimed and claimed.rpartition("/")[2].lower() != base.location.name.rpartition("/")[2].lower():
             notes.append(f"{weighted.location.name} names {claimed} as its base; here it is {base.location.name}.")

@@ -35,6 +35,7 @@ _MOST_DROPPED = 8
 
 _TITLES = {OpKind.NEW: "New", OpKind.REPLACE: "Replaced", OpKind.CHANGE: "Changed", OpKind.COPY: "Copied"}
 
+
 def as_lines(plan: Plan, width: int = 80) -> list[str]:
     """The whole bill. Every line is at most `width` wide (40 at least), except where one name is longer."""
     sections = [
@@ -203,21 +204,21 @@ def _cost_lines(plan: Plan, width: int) -> list[str]:
 def as_json(plan: Plan) -> dict[str, object]:
     """The plan as JSON types.
 
-        schema: 1                              more fields may come without a new number
-        digest: hex sha256
-        base: {name, revision, commit, model_class, config_sha256, files: [{name, nbytes, header_sha256}]}
-        adapters: [{name, revision, commit, weight, method, ranks, alphas, peft_version, claimed_base,
-                    claimed_revision, claim_matches: bool | null, config_sha256, files, tensors}]
-        options: {dtype, rounding, assume_peft_version, accept_nonfinite_base}
-        tensors: {changed | cast | new | copied: {count, nbytes}}
-        groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings}]
-        shards: [{file, nbytes, tensors, untouched}]
-        dropped, explained: {name: reason}
-        claims: {"adapter number:tensor": [output tensors]}
-        config_changes: {dotted key: value}
-        side_files: [{name, origin: "base" | adapter number as text, changed: bool}]
-        budget: {read_nbytes, write_nbytes, free_nbytes, peak_memory_nbytes, flops, nbytes_per_second, seconds} | null
-        notes, warnings: [sentence]
+    schema: 1                              more fields may come without a new number
+    digest: hex sha256
+    base: {name, revision, commit, model_class, config_sha256, files: [{name, nbytes, header_sha256}]}
+    adapters: [{name, revision, commit, weight, method, ranks, alphas, peft_version, claimed_base,
+                claimed_revision, claim_matches: bool | null, config_sha256, files, tensors}]
+    options: {dtype, rounding, assume_peft_version, accept_nonfinite_base}
+    tensors: {changed | cast | new | copied: {count, nbytes}}
+    groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings}]
+    shards: [{file, nbytes, tensors, untouched}]
+    dropped, explained: {name: reason}
+    claims: {"adapter number:tensor": [output tensors]}
+    config_changes: {dotted key: value}
+    side_files: [{name, origin: "base" | adapter number as text, changed: bool}]
+    budget: {read_nbytes, write_nbytes, free_nbytes, peak_memory_nbytes, flops, nbytes_per_second, seconds} | null
+    notes, warnings: [sentence]
     """
     return {
         "schema": SCHEMA,

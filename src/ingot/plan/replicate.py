@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from ingot.errors import MismatchError
 
 #: Where PEFT looks for the list of decoder layers (peft.tuners.tuners_utils.replicate_layers), by its path's end.
-_LAYER = re.compile(r"^(?P<head>(?:.*\.)?(?:model\.layers|encoder\.layer|transformer\.h))\.(?P<number>\d+)\.(?P<tail>.+)$")
+_LAYER = re.compile(
+    r"^(?P<head>(?:.*\.)?(?:model\.layers|encoder\.layer|transformer\.h))\.(?P<number>\d+)\.(?P<tail>.+)$"
+)
 
 
 @dataclass(frozen=True)

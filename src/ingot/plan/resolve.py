@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.edit import Edit, Update
-from ingot.adapters.module import Module
 from ingot.adapters.terms import Add, LowRank, Term
 from ingot.checkpoint.locate import Location
 from ingot.errors import AdapterError, MismatchError
@@ -195,6 +194,6 @@ def check_claims(adapters: Sequence[Weighted], claims: Mapping[str, tuple[str, .
         raise AdapterError(
             f"{len(unclaimed)} tensors of the adapter would be dropped",
             where=listed,
-            hint="Every tensor must find its place. Run `ingot inspect ADAPTER`; is this the base that it was trained on?",
+            hint="Every tensor must find its place. Is this the right base? See `ingot inspect ADAPTER`.",
         )
     return explained

@@ -110,9 +110,7 @@ def _mirrored(item: ResolvedEdit, alias: str, names: Names) -> ResolvedEdit:
     return replace(item, site=site, edit=replace(item.edit, parameter=own))
 
 
-def _same_change(
-    one: Sequence[ResolvedEdit], other: Sequence[ResolvedEdit], same: SameValues, is_copy: IsCopy
-) -> bool:
+def _same_change(one: Sequence[ResolvedEdit], other: Sequence[ResolvedEdit], same: SameValues, is_copy: IsCopy) -> bool:
     return len(one) == len(other) and all(
         (is_copy(a) and is_copy(b)) or _same_term(a.edit.term, b.edit.term, same)
         for a, b in zip(one, other, strict=True)

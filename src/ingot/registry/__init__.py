@@ -1,17 +1,17 @@
 """What was made, of what, how, and what was checked: written beside the weights, and verified from them.
 
-    record         `finish`: an outcome -> ingot.json, an in-toto statement; written last
-      form         its nouns, as in-toto and SLSA name them
-      statement    its two digests, and the strict reader `read_record`
-      public       names without paths, users or tokens
-    tensor_table   ingot.tensors.jsonl: one line a tensor, with running digests
-    card           README.md, the model card
-    verify         `verify`: is the artifact what its record says?
-      artifact     the directory, opened by its record: names, sizes, modes
-      structure    headers, tensor table, index, config: no tensor is read
-      contents     every byte
-      rebuild      every byte, computed once more from base and adapters
-      checks       Check, Verification
+record         `finish`: an outcome -> ingot.json, an in-toto statement; written last
+  form         its nouns, as in-toto and SLSA name them
+  statement    its two digests, and the strict reader `read_record`
+  public       names without paths, users or tokens
+tensor_table   ingot.tensors.jsonl: one line a tensor, with running digests
+card           README.md, the model card
+verify         `verify`: is the artifact what its record says?
+  artifact     the directory, opened by its record: names, sizes, modes
+  structure    headers, tensor table, index, config: no tensor is read
+  contents     every byte
+  rebuild      every byte, computed once more from base and adapters
+  checks       Check, Verification
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from ingot.checkpoint.locate import locate
 from ingot.errors import AdapterError, BaseError, CheckFailed, UsageError
 from ingot.formats.index import build_index
 from ingot.plan.model import PLAN_VERSION, Plan
+from ingot.plan.public import is_hub_id, public_name
 from ingot.registry.artifact import Artifact, Reading
 from ingot.registry.card import CARD_NAME
 from ingot.registry.checks import Check, answer
 from ingot.registry.contents import digest_of
 from ingot.registry.form import AdapterSpec, BaseSpec
-from ingot.plan.public import is_hub_id, public_name
 from ingot.registry.statement import Record
 from ingot.registry.tensor_table import TABLE_NAME
 from ingot.storage.inputs import InputFile

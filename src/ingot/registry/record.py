@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ingot.plan.model import PLAN_VERSION, OpKind, Plan
+from ingot.plan.public import claim_matches, is_hub_id, public_name
 from ingot.registry.card import CARD_NAME, build_card
 from ingot.registry.form import (
     BUILD_TYPE,
@@ -37,7 +38,6 @@ from ingot.registry.form import (
     Subject,
     SubjectNotes,
 )
-from ingot.plan.public import claim_matches, is_hub_id, public_name
 from ingot.registry.statement import write_record
 from ingot.registry.tensor_table import TABLE_NAME, build_table
 from ingot.storage.staging import RECORD_NAME
