@@ -40,17 +40,6 @@ Llama 3.1 8B), a LoRA on all seven projections. Wall time is that of the whole p
 and of the `sync` after it; contenders take turns within one run, figures are medians. Absolute times belong to one
 machine; the ratios are what to look at. "First sight of the base" also digests the base; later runs remember its
 digest by path, inode, length and times."""
-_TABLE_HEAD, *rows, ""]
-    lines += _memory(results)
-    lines += _rounding(results)
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-
-
-_INTRODUCTION = """\
-Written by `make bench`. Synthetic Llama-shaped checkpoints in bf16 (the dimensions of Llama 3.2 1B and 3B and of
-Llama 3.1 8B), a LoRA on all seven projections. Wall time is that of the whole process, digests and record included, and of the
-`sync` after it; contenders take turns within one run, figures are medians. Absolute times belong to one machine; the
-ratios are what to look at. "First sight of the base" also digests the base; later runs remember its digest."""
 _TABLE_HEAD = (
     "| model | rank | way | wall | of `cp -r` | CPU | peak memory |",
     "|---|---|---|---|---|---|---|",
@@ -79,12 +68,8 @@ def _rounding(results: Sequence[Result]) -> list[str]:
     shares = {name: share for result in results for name, share in result.shares.items()}
     if not shares:
         return []
-    lines = [
-        "## Elements that differ from the float64 result rounded once",
-        "",
-        "| way | share | elements |",
-        "|---|---|---|",
-    ]
+    lines = ["## Elements that differ from the float64 result rounded once", ""]
+    lines += ["| way | share | elements |", "|---|---|---|"]
     return [*lines, *(f"| {name} | {share:.2e} | {count:,} |" for name, (share, count) in shares.items()), ""]
 
 

@@ -17,10 +17,17 @@ def test_weights_adapters_records_and_training_state_do_not_travel(name: str) ->
 
 @pytest.mark.parametrize(
     ("name", "group"),
-    [("tokenizer.json", Group.TOKENIZER), ("chat_template.jinja", Group.CHAT_TEMPLATE),
-     ("qwen.tiktoken", Group.TOKENIZER), ("generation_config.json", Group.GENERATION), ("modeling_x.py", Group.CODE), ("LICENSE", Group.LICENSE),
-     ("preprocessor_config.json", Group.PROCESSOR), ("something.json", Group.OTHER)],
-)  # fmt: skip
+    [
+        ("tokenizer.json", Group.TOKENIZER),
+        ("qwen.tiktoken", Group.TOKENIZER),
+        ("chat_template.jinja", Group.CHAT_TEMPLATE),
+        ("generation_config.json", Group.GENERATION),
+        ("modeling_x.py", Group.CODE),
+        ("LICENSE", Group.LICENSE),
+        ("preprocessor_config.json", Group.PROCESSOR),
+        ("something.json", Group.OTHER),
+    ],
+)
 def test_the_files_of_a_model_belong_to_groups(name: str, group: Group) -> None:
     assert group_of(name) is group
 
