@@ -295,7 +295,6 @@ def test_a_module_of_the_base_without_tensors_is_noticed(tmp_path: Path) -> None
     replace_tensors(tmp_path, {name: tensor for name, tensor in tensors.items() if "layers.1.up" not in name})
     adapter = opened(tmp_path)
     modules = describe(model)
-    assert adapter.missing(modules, {update.path for update in adapter.updates}) == ("layers.1.up",)
     assert adapter.lacks(modules["layers.1.up"]) == ("layers.1.up.lora_A.weight",)
     assert adapter.lacks(modules["layers.0.up"]) == ()
 

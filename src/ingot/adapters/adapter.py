@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,10 +120,6 @@ class Adapter:
         if self.config.target_modules is None:
             return path in self._layer_paths()
         return kind in (ModuleKind.LINEAR, ModuleKind.CONV1D) and not is_embedding(path)
-
-    def missing(self, paths: Iterable[str], present: Collection[str]) -> tuple[str, ...]:
-        """Those of the base's module paths that PEFT would have put a LoRA layer on, and that are not in `present`."""
-        return tuple(path for path in paths if path not in present and self.expects(path))
 
     def lacks(self, module: Module, *, path: str | None = None) -> tuple[str, ...]:
         """Names of tensors that PEFT would have saved for this module of the base and that are not in the file.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cached_property
 
@@ -199,7 +199,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     budget: Budget | None = None
-    formulas: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -220,7 +219,7 @@ class Plan:
         return sum(ref.nbytes for shard in self.shards for ref in shard.header.tensors)
 
 
-_OUTSIDE_THE_DIGEST = frozenset({"warnings", "notes", "budget", "formulas"})
+_OUTSIDE_THE_DIGEST = frozenset({"warnings", "notes", "budget"})
 _OUTSIDE_JSON = frozenset({"header", "header_bytes"})
 
 
