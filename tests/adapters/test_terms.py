@@ -9,7 +9,7 @@ import torch
 
 from ingot.adapters import Add, Dora, Factor, LowRank, Needs, Replace, ReplaceRows, Term
 from ingot.adapters.principal import Method, Principal
-from ingot.errors import MismatchError
+from ingot.errors import AdapterError, MismatchError
 from ingot.formats import TensorRef
 
 ROWS, COLUMNS, RANK = 9, 7, 3
@@ -163,3 +163,10 @@ def test_a_factors_shape_is_that_of_what_it_reads(steps: tuple[tuple[str | int, 
 def test_a_view_that_does_not_fit_is_refused(step: tuple[str | int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         factor("V").then(*step)
+
+
+@pytest.mark.parametrize("scaling", [1e39, -1e39, 1e308, float("inf"), float("nan")])
+def test_a_scaling_that_float32_does_not_hold_is_refused(scaling: float) -> None:
+    LowRank(factor("B"), factor("A"), torch.finfo(torch.float32).max)
+    with pytest.raises(AdapterError, match=r"float32.* B"):
+        LowRank(factor("B"), factor("A"), scaling)

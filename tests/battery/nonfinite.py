@@ -129,7 +129,7 @@ def _configs() -> Iterator[Bad]:
         for text in ("NaN", "Infinity", "-Infinity", "1e400", "-1e400"):
             yield Bad(f"{key} {text}", _config_text(key, text), "adapter_config.json", (11, 16))
     yield Bad("an alpha_pattern of NaN", _config_text("alpha_pattern", '{"up": NaN}'), "adapter_config.json", (11, 16))
-    yield Bad("lora_alpha 1e308", _config_text("lora_alpha", "1e308"), "", (11, 13))
+    yield Bad("lora_alpha 1e308", _config_text("lora_alpha", "1e308"), "lora_B.weight", (11,))
 
 
 def _config_text(key: str, text: str) -> Callable[[Workshop], None]:

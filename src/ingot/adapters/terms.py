@@ -20,12 +20,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from ingot.adapters.factor import Factor
-from ingot.errors import MismatchError
+from ingot.errors import AdapterError, MismatchError
 
 if TYPE_CHECKING:
     import torch
 
 
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 #: Reads a factor as a float32 matrix on the compute device; refuses non-finite values.
 Load = Callable[[Factor], "torch.Tensor"]
 #: The term's matrix as tiles (first row, tile[rows, columns] in float32), every term before this one applied.
@@ -89,6 +90,13 @@ class LowRank:
                 where=self.left.ref.name,
                 expected="B[out, r] and A[r, in] of one rank r",
                 found=f"{list(self.left.shape)} and {list(self.right.shape)}",
+            )
+        if not abs(self.scaling) <= FLOAT32_MAX:
+            raise AdapterError(
+                "the scaling of an update is beyond the range of float32",
+                where=self.left.ref.name,
+                found=self.scaling,
+                hint="Look at lora_alpha in adapter_config.json, and at the weight behind ADAPTER=.",
             )
 
     needs = Needs.TILE
