@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import dispositions
+
+dispositions.restore()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _apart_from_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

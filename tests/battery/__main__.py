@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests import dispositions
 from tests.battery.figure import Count, Figure, Report
 
 #: In order of the docs; each is a module of this package.
@@ -41,6 +42,7 @@ def run_item(name: str, scale: float, *, quiet: bool = False) -> Figure:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the items, print each figure as it is reached, then the table; 1 when any falls short."""
+    dispositions.restore()
     parser = argparse.ArgumentParser(prog="python -m tests.battery", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ITEMS, default=list(ITEMS), metavar="NAME", help=", ".join(ITEMS))
     parser.add_argument("--quick", action="store_true", help="a tenth of each item")

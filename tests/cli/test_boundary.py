@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,9 +138,14 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 def _read_until(process: subprocess.Popen[bytes], word: bytes) -> None:
     assert process.stderr is not None
-    for line in process.stderr:
-        if word in line:
-            return
+    late = threading.Timer(60, process.kill)
+    late.start()
+    try:
+        for line in process.stderr:
+            if word in line:
+                return
+    finally:
+        late.cancel()
     pytest.fail(f"the process ended without saying {word!r}")
 
 
