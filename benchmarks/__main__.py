@@ -34,10 +34,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work")
     parser.add_argument("--report", type=Path, default=ROOT / "docs" / "benchmarks.md")
     arguments = parser.parse_args()
-    results = [
-        result for size in arguments.sizes for result in _measure(size, arguments.work, arguments.repeats)
-    ]  # fmt: skip
-    write_report(results, arguments.report)
+    results: list[Result] = []
+    for size in arguments.sizes:
+        for result in _measure(size, arguments.work, arguments.repeats):
+            results.append(result)
+            write_report(sorted(results, key=lambda r: (list(SHAPES).index(r.size), r.rank)), arguments.report)
     print(arguments.report.read_text(encoding="utf-8"))
 
 
@@ -47,14 +48,16 @@ def _measure(size: str, work: Path, repeats: int) -> Iterator[Result]:
             adapter = work / f"{size}-r{rank}"
             main_case = size == "3B" and rank == RANKS[0]
             contenders = _contenders(base, adapter, work, with_peft=False)
-            count = repeats if main_case else max(1, repeats // 2)
+            count = repeats if main_case else 1 if size == "8B" else max(1, repeats // 2)
             warm = {name: medians(costs) for name, costs in interleaved(contenders, count, cold=False).items()}
             cold: dict[str, Cost] = {}
             if main_case and can_drop_caches():
                 cold = {name: medians(costs) for name, costs in interleaved(contenders, count, cold=True).items()}
             if size in PEFT_SIZES and rank == RANKS[0]:
                 peft = [c for c in _contenders(base, adapter, work, with_peft=True) if c.name == PEFT]
-                warm |= {name: medians(costs) for name, costs in interleaved(peft, 2, cold=False).items()}
+                warm |= {
+                    name: medians(costs) for name, costs in interleaved(peft, max(1, repeats // 2), cold=False).items()
+                }
             shares = _shares(size, base, adapter, work) if size == "1B" and rank == RANKS[0] else {}
             yield Result(size, rank, warm, cold, shares)
 
