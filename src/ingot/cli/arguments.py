@@ -116,7 +116,7 @@ def output_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 def jobs_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """--jobs"""
     return _option("--jobs", group=RUN, type=click.IntRange(1, 1024), metavar="N",
-                   help="Worker threads; default: one more than the cores.")(function)  # fmt: skip
+                   help="Worker threads; default: two more than the cores.")(function)  # fmt: skip
 
 
 def _apply(decorators: tuple[Decorator, ...], function: Callable[..., Any]) -> Callable[..., Any]:

