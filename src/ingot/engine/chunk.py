@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Bytes of a chunk: what a worker reads, patches, digests and writes at once. A multiple of any page size.
 CHUNK_NBYTES = 16 << 20
 PAGE_NBYTES = 4096
+#: How far in front of the workers the disk is asked to read: a few chunks.
+AHEAD_NBYTES = 4 * CHUNK_NBYTES
 
 
 def new_buffer() -> memoryview:
@@ -98,7 +100,11 @@ class ShardReader:
         """The chunk with all bytes that come from a file as they are; computed tensors hold the base's bytes."""
         data = buffer[: chunk.end - chunk.begin]
         if self.shard.source is not None:
-            self._inputs[self.shard.source].read_into(data, chunk.begin)
+            file = self._inputs[self.shard.source]
+            # subtle: several workers on one descriptor look random to the kernel, which then reads little ahead
+            ahead = chunk.begin if chunk.begin == 0 else chunk.begin + AHEAD_NBYTES
+            file.will_need(ahead, AHEAD_NBYTES + CHUNK_NBYTES if chunk.begin == 0 else CHUNK_NBYTES)
+            file.read_into(data, chunk.begin)
             return data
         head = self.shard.header_bytes[chunk.begin : chunk.end]
         data[: len(head)] = head

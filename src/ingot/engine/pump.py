@@ -132,16 +132,25 @@ class Pump:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def start(self, shard: ShardPlan, file: StagedFile | None, *, digest_base: bool) -> Running:
-        """Begin to write all bytes of `shard` to `file`. Several shards may be under way; chunks are taken in order.
+    def ready(self, shard: ShardPlan, file: StagedFile | None, *, digest_base: bool) -> Running:
+        """A shard whose bytes are to be written to `file`; `submit` begins it.
 
         Without a file the bytes are only checked and digested: those of an untouched shard, which is copied whole.
         """
         reader = ShardReader(shard, self._inputs, self._patcher, trust_base=self._trust_base)
-        running = Running(shard, file, reader, self._stop, digest_base=digest_base)
-        running.futures = [self._pool.submit(self._do, running, chunk) for chunk in chunks_of(shard)]
+        return Running(shard, file, reader, self._stop, digest_base=digest_base)
+
+    def submit(self, together: Sequence[Running]) -> None:
+        """Give the workers the chunks of these shards, in turns: two digests do not stand in one line."""
+        waiting = [(running, iter(chunks_of(running.shard))) for running in together]
+        while waiting:
+            for running, chunks in list(waiting):
+                chunk = next(chunks, None)
+                if chunk is None:
+                    waiting.remove((running, chunks))
+                else:
+                    running.futures.append(self._pool.submit(self._do, running, chunk))
         self._patcher()  # import torch here, while the workers move the first bytes
-        return running
 
     def _do(self, running: Running, chunk: Chunk) -> None:
         if self._stop.is_set():

@@ -21,6 +21,9 @@ from ingot.storage.staging import Staging
 
 Files = Mapping[str, InputFile]
 
+#: Shards that are written at the same time.
+_TOGETHER = 2
+
 
 @dataclass(frozen=True)
 class FileDigest:
@@ -102,31 +105,39 @@ def _write_shards(
     """Write what is not finished yet; returns the digests of base shards that were learnt on the way."""
     pump = Pump(plan, base, adapters, jobs=run.jobs, device=run.device, stop=run.stop, progress=run.progress)
     learnt: dict[str, str] = {}
-    under_way: Running | None = None
+    under_way: list[Running] = []
     try:
-        for shard in plan.shards:
-            done = staging.trust(shard.file)
-            if done is not None:
-                result = _from_journal(done.sha256, done.extra)
-                outcome.resumed.append(shard.file)
-                run.progress(shard.nbytes)
-                _note(shard, result, outcome, learnt)
-                continue
-            known = shard.source is not None and _is_known(base[shard.source], run.memory)
-            # an untouched shard is copied by the kernel, or shares its blocks with the base where the disk can
-            staged = None if shard.untouched else staging.create(shard.file, shard.nbytes, direct=True)
-            started = pump.start(shard, staged, digest_base=not known)
-            if under_way is not None:  # commit one shard while the workers are at the next
-                _commit(under_way, base, staging, outcome, learnt)
+        for first in range(0, len(plan.shards), _TOGETHER):
+            group = plan.shards[first : first + _TOGETHER]
+            started = [r for shard in group if (r := _start(shard, base, staging, pump, run, outcome, learnt))]
+            pump.submit(started)
+            for running in under_way:  # commit while the workers are at the next shards
+                _commit(running, base, staging, outcome, learnt)
             under_way = started
-        if under_way is not None:
-            _commit(under_way, base, staging, outcome, learnt)
+        for running in under_way:
+            _commit(running, base, staging, outcome, learnt)
     except BaseException:
         run.stop.set()
         raise
     finally:
         pump.close()
     return learnt
+
+
+def _start(
+    shard: ShardPlan, base: Files, staging: Staging, pump: Pump, run: Run, outcome: Outcome, learnt: dict[str, str]
+) -> Running | None:
+    """Make a shard ready to be written; None where an earlier run has finished it."""
+    done = staging.trust(shard.file)
+    if done is not None:
+        outcome.resumed.append(shard.file)
+        run.progress(shard.nbytes)
+        _note(shard, _from_journal(done.sha256, done.extra), outcome, learnt)
+        return None
+    known = shard.source is not None and _is_known(base[shard.source], run.memory)
+    # an untouched shard is copied by the kernel, or shares its blocks with the base where the disk can
+    staged = None if shard.untouched else staging.create(shard.file, shard.nbytes, direct=True)
+    return pump.ready(shard, staged, digest_base=not known)
 
 
 def _commit(running: Running, base: Files, staging: Staging, outcome: Outcome, learnt: dict[str, str]) -> None:
