@@ -5,6 +5,8 @@ Chunks are independent, so there are no queues; memory is one chunk and one tile
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ingot.engine.patch import Patcher
 
 Progress = Callable[[int], None]
+#: From glibc's malloc.h: blocks from this size on are mapped by themselves.
+_M_MMAP_THRESHOLD = -3
 
 
 @dataclass
@@ -119,6 +123,7 @@ class Pump:
         stop: threading.Event,
         progress: Progress,
     ) -> None:
+        _give_back_freed_blocks()
         self._trust_base = plan.options.accept_nonfinite_base
         self._inputs = inputs
         self._stop = stop
@@ -161,6 +166,16 @@ class Pump:
         finally:
             self._buffers.put(buffer)
         self._progress(chunk.end - chunk.begin)
+
+
+def _give_back_freed_blocks() -> None:
+    """Have glibc return large blocks to the system when they are freed.
+
+    It would keep them for later, in an arena a thread, and the peak would grow with the number of workers (measured: by
+    50 MB at rank 64). Elsewhere than on glibc this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 18)
 
 
 class LazyPatcher:
