@@ -76,16 +76,20 @@ class Changes:
         grid = TileGrid(rows, columns)
         for tile in grid.over(placed.rows[0] * columns, placed.rows[1] * columns):
             begin, end = grid.rows_of(tile)
-            weight = self._source_rows(op, begin, end)
+            stored = self.source_rows(op, begin, end)
+            if stored is None:
+                weight = torch.zeros(end - begin, columns, device=self._device)
+            else:
+                weight = stored.to(self._device, torch.float32)
             earlier = [self._change(op, n) for n in range(number)]
             apply_changes(weight, begin, [change for change in earlier if change.meets(begin, end)])
             first, last = max(begin, placed.rows[0]), min(end, placed.rows[1])
             yield first - placed.rows[0], weight[first - begin : last - begin, placed.columns[0] : placed.columns[1]]
 
-    def _source_rows(self, op: Op, begin: int, end: int) -> torch.Tensor:
-        """Rows [begin, end) of what the op starts from, in float32; zeros where its first term brings all of it."""
+    def source_rows(self, op: Op, begin: int, end: int) -> torch.Tensor | None:
+        """Rows [begin, end) of the base's tensor as stored; None where the op's first term brings all of it."""
+        if op.source is None or op.from_adapter:
+            return None
         columns = op.view[1]
-        if op.source is None:
-            return torch.zeros(end - begin, columns, device=self._device)
         raw = self._read_source(op.source, begin * columns, end * columns)
-        return as_tensor(raw, op.source.dtype, (end - begin, columns)).to(self._device, torch.float32)
+        return as_tensor(raw, op.source.dtype, (end - begin, columns))

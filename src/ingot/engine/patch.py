@@ -35,7 +35,6 @@ class Patcher:
         """`widest_row`: the most columns of any op that is computed."""
         torch.set_num_threads(1)  # the workers are the threads
         self._device = torch.device(device)
-        self._inputs = inputs
         self._scratch_elements = max(TILE_ELEMENTS, widest_row)
         self._changes = Changes(
             FactorReader(adapters, self._device), lambda ref, a, b: read_elements(inputs, ref, a, b), self._device
@@ -62,7 +61,7 @@ class Patcher:
         inside = piece.begin <= begin and end <= piece.end and (begin - origin) % piece.itemsize == 0
         raw = data[begin - origin : end - origin] if inside else memoryview(bytearray(end - begin))
         out = as_tensor(raw, op.dtype, (rows[1] - rows[0], columns))
-        weight = out if inside and starts_from_base(op) else self._source_rows(op, *rows)
+        weight = out if inside and starts_from_base(op) else self._changes.source_rows(op, *rows)
         # a tile that an edge cuts is counted by the chunk that it begins in
         counted = op.terms and begin >= piece.begin and rows[0] // (rows[1] - rows[0]) % _SAMPLED_TILES == 0
         before = weight[0].to(out.dtype, copy=True) if counted and weight is not None else None
@@ -83,13 +82,6 @@ class Patcher:
         if not hasattr(self._local, "scratch"):
             self._local.scratch = torch.empty(self._scratch_elements, dtype=torch.float32, device=self._device)
         merge_tile(weight, rows[0], changes, self._local.scratch, out)
-
-    def _source_rows(self, op: Op, row: int, end_row: int) -> torch.Tensor | None:
-        if op.source is None or op.from_adapter:
-            return None
-        columns = op.view[1]
-        raw = read_elements(self._inputs, op.source, row * columns, end_row * columns)
-        return as_tensor(raw, op.source.dtype, (end_row - row, columns))
 
 
 def _not_finite(op: Op, element: int) -> NonFiniteError:
