@@ -32,11 +32,19 @@ class Model(Protocol):
 
     def decode(self, token: int) -> str: ...
 
+    @property
+    def prefix(self) -> int:
+        """The token before a text that has nothing before it: the tokenizer's BOS, or its EOS where there is none."""
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that the model reads at once (max_position_embeddings); None where nobody says."""
+
     def logits(self, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[torch.Tensor]:
         """float32 logits[tokens, vocabulary] on the CPU for each row of token ids, in order."""
 
     def answers(self, prompts: Sequence[str], *, chat: bool, new_tokens: int) -> list[str]:
-        """Greedy answers to one batch of prompts, stripped, special tokens left out."""
+        """Greedy answers to one batch of prompts as decoded: not stripped, special tokens left out."""
 
     def close(self) -> None:
         """Free the memory; idempotent."""
