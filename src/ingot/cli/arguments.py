@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingot.adapters.weight import named
+from ingot.adapters.weight import parse_adapter as parse_adapter
 from ingot.cli.framework import OUTPUT, RESULT, RUN, Option
-from ingot.errors import UsageError
 
 if TYPE_CHECKING:
     from ingot.plan.model import Options
@@ -21,42 +19,13 @@ DTYPES = {
     "bfloat16": "BF16", "float16": "F16", "float32": "F32",
     "bf16": "BF16", "fp16": "F16", "fp32": "F32",
 }  # fmt: skip
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def parse_adapter(text: str) -> tuple[str, float]:
-    """An adapter and its weight, 1 where none is given. A directory that exists is never cut at its `=`.
-
-    Raises:
-        UsageError: the weight is zero, NaN or infinite, or stands behind an existing directory and is no number.
-
-    Examples: "out/lora=0.5" -> ("out/lora", 0.5); "runs/lr=1e-4/final" -> ("runs/lr=1e-4/final", 1.0)
-    """
-    name, equals, number = text.rpartition("=")
-    if not equals or Path(text).expanduser().is_dir():
-        return _named(text, "ADAPTER"), 1.0
-    if not _NUMBER.fullmatch(number):
-        if Path(name).expanduser().is_dir() and name:
-            raise UsageError("the weight of an adapter is no number", where=text, found=repr(number))
-        return text, 1.0
-    weight = float(number)
-    if weight == 0 or not math.isfinite(weight):
-        what = "a weight of zero changes nothing" if weight == 0 else "the weight of an adapter is not finite"
-        raise UsageError(what, where=text, hint="Give ADAPTER=0.5, for example, or leave the adapter out.")
-    return _named(name, "ADAPTER"), weight
-
-
 def parse_base(text: str) -> str:
     """BASE as it was typed. Raises UsageError when it is empty, which a path would take for the current directory."""
-    return _named(text, "BASE")
-
-
-def _named(text: str, what: str) -> str:
-    if not text.strip() or "\0" in text:
-        raise UsageError(f"{what} is empty", found=repr(text))
-    return text
+    return named(text, "BASE")
 
 
 def make_options(

@@ -1,0 +1,40 @@
+"""An adapter as a user names it: ADAPTER, or ADAPTER=WEIGHT."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from ingot.errors import UsageError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+
+
+def parse_adapter(text: str) -> tuple[str, float]:
+    """An adapter and its weight, 1 where none is given. A directory that exists is never cut at its `=`.
+
+    Raises:
+        UsageError: the weight is zero, NaN or infinite, or stands behind an existing directory and is no number.
+
+    Examples: "out/lora=0.5" -> ("out/lora", 0.5); "runs/lr=1e-4/final" -> ("runs/lr=1e-4/final", 1.0)
+    """
+    name, equals, number = text.rpartition("=")
+    if not equals or Path(text).expanduser().is_dir():
+        return named(text, "ADAPTER"), 1.0
+    if not _NUMBER.fullmatch(number):
+        if Path(name).expanduser().is_dir() and name:
+            raise UsageError("the weight of an adapter is no number", where=text, found=repr(number))
+        return text, 1.0
+    weight = float(number)
+    if weight == 0 or not math.isfinite(weight):
+        what = "a weight of zero changes nothing" if weight == 0 else "the weight of an adapter is not finite"
+        raise UsageError(what, where=text, hint="Give ADAPTER=0.5, for example, or leave the adapter out.")
+    return named(name, "ADAPTER"), weight
+
+
+def named(text: str, what: str) -> str:
+    """`text` as it is. Raises UsageError when it is empty, which a path would take for the current directory."""
+    if not text.strip() or "\0" in text:
+        raise UsageError(f"{what} is empty", found=repr(text))
+    return text
