@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingot.adapters.weight import named
-from ingot.adapters.weight import parse_adapter as parse_adapter
+from ingot.checkpoint.named import named
+from ingot.checkpoint.named import parse_adapter as parse_adapter
 from ingot.cli.framework import OUTPUT, RESULT, RUN, Option
 
 if TYPE_CHECKING:
