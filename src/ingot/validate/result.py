@@ -99,7 +99,8 @@ class Logits:
         top1: share of positions with the same most likely token.
         perplexity_reference, perplexity_candidate: on the samples' tokens.
         largest_difference: largest |Δlogit|, and its sample.
-        sample_kl: mean KL of each sample.
+        sample_kl: mean KL of each sample that was compared.
+        samples: their numbers, in ascending order.
     """
 
     tokens: int
@@ -112,6 +113,7 @@ class Logits:
     largest_difference: float
     largest_difference_sample: int
     sample_kl: tuple[float, ...]
+    samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
