@@ -3,6 +3,7 @@
     disk            the port: ten calls that change a file system; PosixDisk, the real one
     staging         the commit protocol: an output is whole or absent, an interrupted run resumes
       claims        whose work directory it is;  workdir: where it lies;  journal, lines: what in it is believed
+    log             a file of entries that only grows, bound to what the work depends on
     inputs          input files: regular, inside their folder, unchanged
     digest_memory   sha256 of big inputs, remembered from run to run
     copying, write_behind, lock, kernel, os_errors, names: what the above stand on
@@ -18,6 +19,7 @@ from ingot.storage.digest_memory import DigestMemory, cache_directory
 from ingot.storage.disk import DIRECT_ALIGNMENT, Disk, Lock, OutputFile, PosixDisk, round_up
 from ingot.storage.inputs import FileIdentity, InputFile
 from ingot.storage.journal import Finished
+from ingot.storage.log import Log
 from ingot.storage.names import name_fault
 from ingot.storage.staged_file import StagedFile
 from ingot.storage.staging import RECORD_NAME, Staging, sweep
@@ -32,6 +34,7 @@ __all__ = [
     "Finished",
     "InputFile",
     "Lock",
+    "Log",
     "OutputFile",
     "PosixDisk",
     "StagedFile",
