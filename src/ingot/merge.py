@@ -129,7 +129,7 @@ def prepare(
         adapters: each adapter's directory or Hub id, and its weight.
         options: what changes the output's bytes.
         target: the directory to be made; its disk's free space goes into the plan.
-        jobs: worker threads; default two more than the cores it may use, since some wait.
+        jobs: threads that compute; default as many as the cores it may use.
 
     Raises:
         BaseError, AdapterError, MismatchError, UnsafeInputError: what does not hold, before a weight is read.
@@ -144,7 +144,7 @@ def prepare(
             location = locate(spec, what="adapter", error=AdapterError)
             opened.append(Weighted.open(location, number, weight, options.assume_peft_version))
         plan = build(checkpoint, opened, options, lambda a, b: _same_values(opened, a, b))
-        workers = jobs or cores() + 2
+        workers = jobs or cores()
         cost = budget(
             plan,
             adapter_nbytes=sum(file.nbytes for w in opened for file in w.inputs.values()),

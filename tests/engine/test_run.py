@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from ingot.engine import chunk as chunk_module
 from ingot.engine.run import Outcome
-from ingot.errors import InputChangedError, Interrupted, NonFiniteError, OutputError
+from ingot.errors import InputChangedError, Interrupted, NonFiniteError, OutputError, ResourceError
 from ingot.merge import prepare
 from ingot.plan.model import Options
 from ingot.storage.digest_memory import DigestMemory
+from ingot.storage.staged_file import StagedFile
 from ingot.storage.staging import Staging
 from tests import toy
 
@@ -126,23 +127,47 @@ def test_another_dtype_casts_every_float_and_no_integer(places: tuple[Path, Path
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_an_interrupted_run_is_resumed_to_the_same_bytes(places: tuple[Path, Path, Path]) -> None:
+def test_an_interrupted_run_is_resumed_to_the_same_bytes(
+    places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     base, adapter, out = places
-    merge(base, adapter, out)
-    stop, again = threading.Event(), out.with_name("again")
-    written = []
+    whole = merge(base, adapter, out)
+    monkeypatch.setattr(chunk_module, "CHUNK_NBYTES", 4096)
+    *earlier, last = [shard.nbytes for shard in whole.plan.shards]
+    assert last > 8 * 4096
+    stop, again, written = threading.Event(), out.with_name("again"), []
 
-    def stop_in_the_second_shard(nbytes: int) -> None:
+    def stop_in_the_last_shard(nbytes: int) -> None:
         written.append(nbytes)
-        if len(written) == 2:
+        if sum(written) > sum(earlier) + last / 2:
             stop.set()
 
     with pytest.raises(Interrupted):
-        merge(base, adapter, again, jobs=1, stop=stop, progress=stop_in_the_second_shard)
+        merge(base, adapter, again, jobs=1, stop=stop, progress=stop_in_the_last_shard)
     assert not again.exists()
     outcome = merge(base, adapter, again)
-    assert outcome.resumed == ["model-00001-of-00003.safetensors"]
+    assert outcome.resumed == ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"]
     assert bytes_of(out) == bytes_of(again)
+
+
+def test_a_failing_write_ends_the_run_with_its_own_error_whichever_shard_it_hits(
+    places: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter, out = places
+    monkeypatch.setattr(chunk_module, "CHUNK_NBYTES", 4096)
+    write_at = StagedFile.write_at
+
+    def fail_in_the_second_shard(file: StagedFile, data: memoryview, offset: int) -> None:
+        if "00002" in file.name and offset:
+            raise ResourceError("no room")
+        write_at(file, data, offset)
+
+    monkeypatch.setattr(StagedFile, "write_at", fail_in_the_second_shard)
+    with pytest.raises(ResourceError, match="no room"):
+        merge(base, adapter, out, jobs=3)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert merge(base, adapter, out).plan.shards
 
 
 def test_a_resume_with_another_adapter_is_refused(places: tuple[Path, Path, Path]) -> None:

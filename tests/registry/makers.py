@@ -139,18 +139,12 @@ def _claimer(name: str) -> str:
     return name if name.endswith(".weight") else name.rsplit(".", 1)[0] + ".weight"
 
 
-def merge(root: Path, out: Path, /, *, stop_after: int | None = None, **names: Any) -> Outcome:
-    """Merge root/base and root/adapter to `out`. `stop_after`: interrupt the run after that many chunks."""
-    stop, chunks = threading.Event(), 0
-
-    def progress(_: int) -> None:
-        nonlocal chunks
-        chunks += 1
-        if chunks == stop_after:
-            stop.set()
-
+def merge(root: Path, out: Path, /, **names: Any) -> Outcome:
+    """Merge root/base and root/adapter to `out`."""
     with opened(root / "base") as base, opened(root / "adapter") as adapter:
-        run = Run(PosixDisk(), 1, "cpu", "0.1.0", stop, progress, memory=DigestMemory(root / "cache"))
+        run = Run(
+            PosixDisk(), 1, "cpu", "0.1.0", threading.Event(), lambda _: None, memory=DigestMemory(root / "cache")
+        )
         return execute(make_plan(base, adapter, **names), base, [adapter], out, run, finish)
 
 

@@ -20,6 +20,9 @@ DTYPES = {
     "bf16": "BF16", "fp16": "F16", "fp32": "F32",
 }  # fmt: skip
 
+#: `plan.model.Rounding`, which is not imported for a line of help.
+ROUNDINGS = ("nearest", "stochastic", "preserve", "auto")
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -34,12 +37,13 @@ def make_options(
     assume_peft_version: str | None,
     accept_nonfinite_base: bool,
     accept_missing: bool,
+    seed: int,
 ) -> Options:
     """The plan's options from those of the command line."""
     from ingot.plan.model import Options
 
     stored = DTYPES[dtype] if dtype else None
-    return Options(stored, rounding, assume_peft_version, accept_nonfinite_base, accept_missing)
+    return Options(stored, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed)
 
 
 #: Shown under "Arguments" of the verbs that take a base and adapters.
@@ -58,8 +62,10 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         _option("--dtype", group=RESULT, type=click.Choice(list(DTYPES)), metavar="DTYPE",
                 help=f"Store all weights as {', '.join(DTYPES)}; default: as in the base."),
-        _option("--rounding", group=RESULT, type=click.Choice(["nearest"]), default="nearest", show_default=True,
-                help="How a sum in float32 becomes the output dtype."),
+        _option("--rounding", group=RESULT, type=click.Choice(ROUNDINGS), default="nearest", show_default=True,
+                help="How a sum in float32 becomes the output dtype; the others keep a small adapter alive in 16 bits."),
+        _option("--seed", group=RESULT, type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="N",
+                help="Of stochastic rounding: the same seed gives the same bytes."),
         _option("--assume-peft-version", group=RESULT, metavar="VERSION",
                 help="Read the adapter as this PEFT release wrote it, where its config does not say."),
         _option("--accept-nonfinite-base", group=RESULT, is_flag=True,
@@ -85,7 +91,7 @@ def output_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 def jobs_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """--jobs"""
     return _option("--jobs", group=RUN, type=click.IntRange(1, 1024), metavar="N",
-                   help="Worker threads; default: two more than the cores.")(function)  # fmt: skip
+                   help="Threads that compute; default: as many as there are cores.")(function)  # fmt: skip
 
 
 def _apply(decorators: tuple[Decorator, ...], function: Callable[..., Any]) -> Callable[..., Any]:

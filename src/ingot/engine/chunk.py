@@ -11,21 +11,25 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ingot.errors import NonFiniteError
 from ingot.formats.tensor_ref import DTYPE_NBYTES, TensorRef
 from ingot.kernels.finite import first_non_finite
+from ingot.kernels.grid import TileGrid
 from ingot.plan.model import Op, ShardPlan
 from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:
     from ingot.engine.patch import Patcher
 
-#: Bytes of a chunk: what a worker reads, patches, digests and writes at once. A multiple of any page size.
+#: Bytes of a chunk: what is written at once. A multiple of any page size.
 CHUNK_NBYTES = 16 << 20
 PAGE_NBYTES = 4096
+#: What is read, computed, checked and digested before the next bytes are: it stays in a core's cache on the way
+#: (measured: sha256 of bytes that have left it takes 1.4 times as long).
+STEP_NBYTES = 1 << 20
 #: How far in front of the workers the disk is asked to read: a few chunks.
 AHEAD_NBYTES = 4 * CHUNK_NBYTES
 
@@ -69,6 +73,16 @@ class Piece:
         return DTYPE_NBYTES[self.op.dtype]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Bytes [begin, end) of the file that are done at once: of the header (no piece), a copied op, or one tile."""
+
+    begin: int
+    end: int
+    piece: Piece | None = None
+    tile: int | None = None
+
+
 def starts_from_base(op: Op) -> bool:
     """Whether the base's bytes, as they are, are what the op starts from."""
     same = op.source is not None and op.source.dtype == op.dtype and op.source.shape == op.shape
@@ -96,32 +110,74 @@ class ShardReader:
         self._trust_base = trust_base
         self._begins = [ref.begin for ref in shard.header.tensors]
 
-    def load(self, chunk: Chunk, buffer: memoryview) -> memoryview:
-        """The chunk with all bytes that come from a file as they are; computed tensors hold the base's bytes."""
+    def computes(self, chunk: Chunk) -> bool:
+        """Whether any byte of the chunk is computed."""
+        return any(piece.op.computed for piece in self._pieces(chunk))
+
+    def fill(
+        self,
+        chunk: Chunk,
+        buffer: memoryview,
+        sampled: dict[str, Sampled],
+        *,
+        read: Callable[[memoryview], None] | None = None,
+        final: Callable[[int], None] = lambda _: None,
+    ) -> memoryview:
+        """The chunk's bytes, in the front of `buffer`: read, computed where the plan changes them, and finite.
+
+        Args:
+            read: is given all of the base's bytes at once before any is changed; only where the shard has a source.
+            final: is told, step by step, up to which byte of the chunk the bytes are as they will be written.
+        """
         data = buffer[: chunk.end - chunk.begin]
-        if self.shard.source is not None:
-            file = self._inputs[self.shard.source]
-            # subtle: several workers on one descriptor look random to the kernel, which then reads little ahead
-            ahead = chunk.begin if chunk.begin == 0 else chunk.begin + AHEAD_NBYTES
-            file.will_need(ahead, AHEAD_NBYTES + CHUNK_NBYTES if chunk.begin == 0 else CHUNK_NBYTES)
-            file.read_into(data, chunk.begin)
-            return data
-        head = self.shard.header_bytes[chunk.begin : chunk.end]
-        data[: len(head)] = head
-        for piece in self._pieces(chunk):
-            if piece.op.source is not None and starts_from_base(piece.op):
-                offset = piece.op.source.begin + piece.begin - piece.at
-                window = data[piece.begin - chunk.begin : piece.end - chunk.begin]
-                self._inputs[piece.op.source.file].read_into(window, offset)
+        source = self._inputs[self.shard.source] if self.shard.source is not None else None
+        if source is not None:
+            _read_ahead(source, chunk)
+        loaded = chunk.begin
+        for step in self._steps(chunk):
+            if source is None:
+                self._read_step(chunk, step, data)
+            elif step.end > loaded:
+                upto = chunk.end if read else min(chunk.end, max(step.end, loaded + STEP_NBYTES))
+                source.read_into(data[loaded - chunk.begin : upto - chunk.begin], loaded)
+                loaded = upto
+                if read:
+                    read(data)
+            if step.piece is not None:
+                self._do(chunk, step, data, sampled)
+            final(step.end - chunk.begin)
         return data
 
-    def patch(self, chunk: Chunk, data: memoryview, sampled: dict[str, Sampled]) -> None:
-        """Compute what the plan changes in this chunk, and check that every element of it is finite."""
+    def _do(self, chunk: Chunk, step: Step, data: memoryview, sampled: dict[str, Sampled]) -> None:
+        assert step.piece is not None
+        if step.tile is not None:
+            self._patcher().patch_tile(step.piece, step.tile, chunk.begin, data, sampled)
+        elif not self._trust_base:
+            self._check_copied(chunk, replace(step.piece, begin=step.begin, end=step.end), data)
+
+    def _read_step(self, chunk: Chunk, step: Step, data: memoryview) -> None:
+        """Where no base shard has this header: the bytes that the step starts from, from wherever they are."""
+        window = data[step.begin - chunk.begin : step.end - chunk.begin]
+        if step.piece is None:
+            window[:] = self.shard.header_bytes[step.begin : step.end]
+        elif step.piece.op.source is not None and starts_from_base(step.piece.op):
+            source = step.piece.op.source
+            self._inputs[source.file].read_into(window, source.begin + step.begin - step.piece.at)
+
+    def _steps(self, chunk: Chunk) -> Iterator[Step]:
+        """The chunk from its first byte to its last: the header, tiles, and slices of what is copied."""
+        if chunk.begin < self.shard.header.nbytes:
+            yield Step(chunk.begin, min(self.shard.header.nbytes, chunk.end))
         for piece in self._pieces(chunk):
-            if piece.op.computed:
-                self._patcher().patch(piece, chunk.begin, data, sampled)
-            elif not self._trust_base:
-                self._check_copied(chunk, piece, data)
+            if not piece.op.computed:
+                for begin in range(piece.begin, piece.end, STEP_NBYTES):
+                    yield Step(begin, min(begin + STEP_NBYTES, piece.end), piece)
+                continue
+            first, last = piece.begin - piece.at, piece.end - piece.at
+            grid = TileGrid(*piece.op.view)
+            for tile in grid.over(first // piece.itemsize, -(-last // piece.itemsize)):
+                begin, end = (piece.at + row * grid.columns * piece.itemsize for row in grid.rows_of(tile))
+                yield Step(max(begin, piece.begin), min(end, piece.end), piece, tile)
 
     def _pieces(self, chunk: Chunk) -> Iterator[Piece]:
         refs, ops = self.shard.header.tensors, self.shard.ops
@@ -152,6 +208,13 @@ class ShardReader:
                 where=f"{source.name} in {source.file}, element {first + at}",
                 hint="Download the base again; if it is meant to be so, pass --accept-nonfinite-base.",
             )
+
+
+def _read_ahead(file: InputFile, chunk: Chunk) -> None:
+    """Ask the disk for what the workers come to next."""
+    # subtle: several workers on one descriptor look random to the kernel, which then reads little ahead
+    first = chunk.begin == 0
+    file.will_need(0 if first else chunk.begin + AHEAD_NBYTES, AHEAD_NBYTES + CHUNK_NBYTES if first else CHUNK_NBYTES)
 
 
 def read_elements(inputs: Mapping[str, InputFile], source: TensorRef, first: int, last: int) -> memoryview:

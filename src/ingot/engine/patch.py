@@ -41,20 +41,13 @@ class Patcher:
         )
         self._local = threading.local()
 
-    def patch(self, piece: Piece, origin: int, data: memoryview, sampled: dict[str, Sampled]) -> None:
-        """Compute the bytes of `piece` in `data`, whose first byte is byte `origin` of the file.
+    def patch_tile(self, piece: Piece, tile: int, origin: int, data: memoryview, sampled: dict[str, Sampled]) -> None:
+        """Compute the bytes of `piece` in one tile, in `data`, whose first byte is byte `origin` of the file.
 
         Raises:
             NonFiniteError: a computed element is not finite in the op's dtype.
         """
-        first, last = piece.begin - piece.at, piece.end - piece.at
-        grid = TileGrid(*piece.op.view)
-        for tile in grid.over(first // piece.itemsize, -(-last // piece.itemsize)):
-            self._patch_tile(piece, grid.rows_of(tile), origin, data, sampled)
-
-    def _patch_tile(
-        self, piece: Piece, rows: tuple[int, int], origin: int, data: memoryview, sampled: dict[str, Sampled]
-    ) -> None:
+        rows = TileGrid(*piece.op.view).rows_of(tile)
         op, columns = piece.op, piece.op.view[1]
         begin = piece.at + rows[0] * columns * piece.itemsize  # of the tile, in the file
         end = piece.at + rows[1] * columns * piece.itemsize

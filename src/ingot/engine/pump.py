@@ -1,4 +1,4 @@
-"""A few workers take the chunks of a shard in file order: read, patch, check, digest, write.
+"""A few workers take the chunks of a shard in file order: read, patch, check, digest; writers write them.
 
 Chunks are independent, so there are no queues; memory is one chunk and one tile a worker, whatever the model's size.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from ingot.engine.chunk import Chunk, Sampled, ShardReader, chunks_of, new_buffer
-from ingot.engine.digests import OrderedDigest
+from ingot.engine.digests import HotDigest, OrderedDigest
 from ingot.errors import Interrupted
 from ingot.plan.model import Plan, ShardPlan
 from ingot.storage.inputs import InputFile
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int], None]
 #: From glibc's malloc.h: blocks from this size on are mapped by themselves.
 _M_MMAP_THRESHOLD = -3
+#: Threads that hand finished chunks to the disk; they wait more than they work.
+WRITERS = 2
 
 
 @dataclass
@@ -52,50 +56,61 @@ class Running:
         file: StagedFile | None,
         reader: ShardReader,
         stop: threading.Event,
+        failures: list[BaseException],
         *,
         digest_base: bool,
     ) -> None:
-        """`file` is None where the bytes only need to be checked and digested."""
+        """Without a file the bytes are only checked and digested; `failures` are those of the whole run."""
         self.shard = shard
         self.file = file
         self.reader = reader
         self.stop = stop
+        self.failures = failures
         self.written = OrderedDigest(stop, [ref.end for ref in shard.header.tensors])
         # an untouched shard has the base's digest, and one with another header is not read in the base's order
         apart = digest_base and shard.source is not None and not shard.untouched
         self.source = OrderedDigest(stop) if apart else None
         self.samples: list[dict[str, Sampled]] = []
-        self.futures: list[Future[None]] = []
+        self._left = len(chunks_of(shard))
+        self._whole = True
+        self._counting = threading.Lock()
+        self._ended = threading.Event()
 
-    def work(self, chunk: Chunk, buffer: memoryview) -> None:
-        """Read, patch, check, digest and write one chunk."""
+    def compute(self, chunk: Chunk, buffer: memoryview) -> None:
+        """Read, patch, check and digest one chunk; its bytes are then in the front of the buffer."""
         sampled: dict[str, Sampled] = {}
-        data = self.reader.load(chunk, buffer)
-        if self.source is not None:
-            self.source.update(chunk.number, data)
-        self.reader.patch(chunk, data, sampled)
-        self.written.update(chunk.number, data)
-        if self.file is not None and not self.stop.is_set():
-            padded = buffer[: chunk.padded]
-            padded[len(data) :] = bytes(chunk.padded - len(data))
-            self.file.write_at(padded, chunk.begin)
+        digest = HotDigest(self.written, chunk.number, buffer[: chunk.end - chunk.begin])
+        source = self.source
+        read = (lambda data: source.update(chunk.number, data)) if source is not None else None
+        self.reader.fill(chunk, buffer, sampled, read=read, final=digest.final)
+        digest.close()
         self.samples.append(sampled)
 
+    def write(self, chunk: Chunk, buffer: memoryview) -> None:
+        """Write the chunk that stands in the buffer."""
+        if self.file is not None:
+            padded, length = buffer[: chunk.padded], chunk.end - chunk.begin
+            padded[length:] = bytes(chunk.padded - length)
+            self.file.write_at(padded, chunk.begin)
+
+    def one_ended(self, *, written: bool) -> None:
+        """A chunk was written, or given up; every chunk says so once."""
+        with self._counting:
+            self._left -= 1
+            self._whole = self._whole and written
+            if not self._left:
+                self._ended.set()
+
     def result(self) -> ShardResult:
-        """Wait for the last chunk.
+        """Wait for the last chunk. A shard that is whole is good, even when the run was told to stop meanwhile.
 
         Raises:
             Interrupted: the run was told to stop.
-            IngotError: whatever a worker met first.
+            IngotError: whatever a worker met first, in this shard or another.
         """
-        done, _ = wait(self.futures, return_when=FIRST_EXCEPTION)
-        failed = [future for future in done if not future.cancelled() and future.exception() is not None]
-        if failed:
-            self.stop.set()  # the others may wait for a turn that never comes
-            wait(self.futures)
-            failed[0].result()
-        if self.stop.is_set():
-            raise Interrupted("the run was interrupted")
+        self._ended.wait()
+        if not self._whole:
+            raise self.failures[0] if self.failures else Interrupted("the run was interrupted")
         digest = self.written.hexdigest
         base = self.source.hexdigest if self.source else digest if self.shard.untouched else None
         return ShardResult(digest, self.written.noted, base, _joined(self.samples))
@@ -107,7 +122,7 @@ class Pump:
     Args:
         inputs: the base's open files by name.
         adapters: the open files of each adapter.
-        jobs: number of worker threads.
+        jobs: threads that read, compute and digest; a few more only write, so that no core waits for the disk.
         stop: set it to end the run at the next chunk.
         progress: is told of every written number of bytes, from any worker.
     """
@@ -130,12 +145,15 @@ class Pump:
         self._progress = progress
         self._patcher = LazyPatcher(plan, inputs, adapters, device)
         self._buffers: SimpleQueue[memoryview] = SimpleQueue()
-        for _ in range(max(1, jobs)):
+        for _ in range(jobs + WRITERS):
             self._buffers.put(new_buffer())
-        self._pool = ThreadPoolExecutor(max(1, jobs), thread_name_prefix="ingot")
+        self._failures: list[BaseException] = []
+        self._workers = ThreadPoolExecutor(jobs, thread_name_prefix="ingot")
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="ingot-write")
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._writers.shutdown(wait=True)
 
     def ready(self, shard: ShardPlan, file: StagedFile | None, *, digest_base: bool) -> Running:
         """A shard whose bytes are to be written to `file`; `submit` begins it.
@@ -143,29 +161,49 @@ class Pump:
         Without a file the bytes are only checked and digested: those of an untouched shard, which is copied whole.
         """
         reader = ShardReader(shard, self._inputs, self._patcher, trust_base=self._trust_base)
-        return Running(shard, file, reader, self._stop, digest_base=digest_base)
+        return Running(shard, file, reader, self._stop, self._failures, digest_base=digest_base)
 
     def submit(self, together: Sequence[Running]) -> None:
-        """Give the workers the chunks of these shards, in turns: two digests do not stand in one line."""
-        waiting = [(running, iter(chunks_of(running.shard))) for running in together]
-        while waiting:
-            for running, chunks in list(waiting):
-                chunk = next(chunks, None)
-                if chunk is None:
-                    waiting.remove((running, chunks))
-                else:
-                    running.futures.append(self._pool.submit(self._do, running, chunk))
+        """Give the workers the chunks of these shards, in turns: two digests do not stand in one line.
+
+        First come the chunks at the shards' beginnings that need no torch, for as long as it is being imported.
+        """
+        waiting = [(running, deque(chunks_of(running.shard))) for running in together]
+        for running, chunks in waiting:
+            while chunks and not running.reader.computes(chunks[0]):
+                self._workers.submit(self._compute, running, chunks.popleft())
+        for turn in zip_longest(*(chunks for _, chunks in waiting)):
+            for running, chunk in zip(together, turn, strict=True):
+                if chunk is not None:
+                    self._workers.submit(self._compute, running, chunk)
         self._patcher()  # import torch here, while the workers move the first bytes
 
-    def _do(self, running: Running, chunk: Chunk) -> None:
-        if self._stop.is_set():
-            return
+    def _compute(self, running: Running, chunk: Chunk) -> None:
         buffer = self._buffers.get()
-        try:
-            running.work(chunk, buffer)
-        finally:
+        if self._attempt(running.compute, chunk, buffer):
+            self._writers.submit(self._write, running, chunk, buffer)
+        else:
             self._buffers.put(buffer)
-        self._progress(chunk.end - chunk.begin)
+            running.one_ended(written=False)
+
+    def _write(self, running: Running, chunk: Chunk, buffer: memoryview) -> None:
+        written = self._attempt(running.write, chunk, buffer)
+        self._buffers.put(buffer)
+        if written:
+            self._progress(chunk.end - chunk.begin)
+        running.one_ended(written=written)
+
+    def _attempt(self, work: Callable[[Chunk, memoryview], None], chunk: Chunk, buffer: memoryview) -> bool:
+        """Whether it was done: the first failure stops the whole run, and no work is begun after that."""
+        if self._stop.is_set():
+            return False
+        try:
+            work(chunk, buffer)
+        except BaseException as failure:
+            self._failures.append(failure)
+            self._stop.set()
+            return False
+        return True
 
 
 def _give_back_freed_blocks() -> None:

@@ -35,8 +35,7 @@ def recompute(
         for chunk in chunks_of(shard):
             if stop.is_set():
                 raise Interrupted("the check was interrupted", hint="Run the same command again; checks write nothing.")
-            expected = reader.load(chunk, buffer)
-            reader.patch(chunk, expected, {})
+            expected = reader.fill(chunk, buffer, {})
             found = artifact[shard.file].read(chunk.begin, chunk.end - chunk.begin)
             if expected != found:
                 for name, differing in _differences(shard_names(reader, chunk), expected, found, chunk):

@@ -14,6 +14,8 @@ PROCESS_NBYTES = 275 << 20
 KEPT_NBYTES = 32 << 20
 #: A worker's chunk buffer, scratch tile and cut tiles.
 WORKER_NBYTES = 22 << 20
+#: The buffers of chunks that are being written.
+WRITERS_NBYTES = 32 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.
 ASSUMED_NBYTES_PER_SECOND = 1.0e9
 
@@ -35,6 +37,7 @@ def budget(
         free_nbytes=free_nbytes(target) if target is not None else None,
         peak_memory_nbytes=PROCESS_NBYTES
         + jobs * WORKER_NBYTES
+        + WRITERS_NBYTES
         + min(KEPT_NBYTES, 2 * adapter_nbytes)
         + max(0, largest - KEPT_NBYTES)
         + whole,
