@@ -4,6 +4,7 @@ record         `finish`: an outcome -> ingot.json, an in-toto statement; written
   form         its nouns, as in-toto and SLSA name them
   statement    its two digests, and the strict reader `read_record`
   public       names without paths, users or tokens
+evaluations    `add_evaluation`: what `ingot validate` found, added to the record of a finished artifact
 tensor_table   ingot.tensors.jsonl: one line a tensor, with running digests
 card           README.md, the model card
 verify         `verify`: is the artifact what its record says?
@@ -17,8 +18,9 @@ verify         `verify`: is the artifact what its record says?
 from __future__ import annotations
 
 from ingot.registry.checks import Check, Depth, Verification
+from ingot.registry.evaluations import add_evaluation
 from ingot.registry.record import finish
 from ingot.registry.statement import Record, read_record
 from ingot.registry.verify import verify
 
-__all__ = ["Check", "Depth", "Record", "Verification", "finish", "read_record", "verify"]
+__all__ = ["Check", "Depth", "Record", "Verification", "add_evaluation", "finish", "read_record", "verify"]

@@ -2,7 +2,8 @@
 
 Two digests stand in `runDetails.metadata`, the one part that differs between two runs of one plan:
 
-    ingot_identity   of everything but the metadata: the artifact's id, the same for every run that made the same
+    ingot_identity   of everything but the metadata and the evaluations: the artifact's id, the same for every run
+                     that made the same, and whatever was found of it later
     ingot_seal       of everything but itself: any change of the file is noticed. It proves integrity, not authorship:
                      who rewrites the record can seal it again
 
@@ -167,6 +168,7 @@ def _at(value: object, *keys: str) -> object:
 def _identity(value: Mapping[str, Any]) -> str:
     predicate = value["predicate"]
     details = {key: item for key, item in predicate["runDetails"].items() if key != "metadata"}
+    details["ingot_evaluations"] = []
     return _sha256({**value, "predicate": {**predicate, "runDetails": details}})
 
 

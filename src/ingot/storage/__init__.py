@@ -4,6 +4,7 @@
     staging         the commit protocol: an output is whole or absent, an interrupted run resumes
       claims        whose work directory it is;  workdir: where it lies;  journal, lines: what in it is believed
     log             a file of entries that only grows, bound to what the work depends on
+    amend           a published output's record, replaced by one that says more
     inputs          input files: regular, inside their folder, unchanged
     digest_memory   sha256 of big inputs, remembered from run to run
     copying, write_behind, lock, kernel, os_errors, names: what the above stand on
