@@ -5,8 +5,6 @@ Chunks are independent, so there are no queues; memory is one chunk and one tile
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ from ingot.engine.chunk import Chunk, Sampled, ShardReader, chunks_of, new_buffe
 from ingot.engine.digests import HotDigest, OrderedDigest
 from ingot.errors import Interrupted
 from ingot.plan.model import Plan, ShardPlan
+from ingot.storage import kernel
 from ingot.storage.inputs import InputFile
 from ingot.storage.staged_file import StagedFile
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from ingot.engine.patch import Patcher
 
 Progress = Callable[[int], None]
-#: From glibc's malloc.h: blocks from this size on are mapped by themselves.
-_M_MMAP_THRESHOLD = -3
 #: Threads that hand finished chunks to the disk; they wait more than they work.
 WRITERS = 2
 
@@ -138,7 +135,7 @@ class Pump:
         stop: threading.Event,
         progress: Progress,
     ) -> None:
-        _give_back_freed_blocks()
+        kernel.give_back_freed_blocks()
         self._trust_base = plan.options.accept_nonfinite_base
         self._inputs = inputs
         self._stop = stop
@@ -204,16 +201,6 @@ class Pump:
             self._stop.set()
             return False
         return True
-
-
-def _give_back_freed_blocks() -> None:
-    """Have glibc return large blocks to the system when they are freed.
-
-    It would keep them for later, in an arena a thread, and the peak would grow with the number of workers (measured: by
-    50 MB at rank 64). Elsewhere than on glibc this does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 18)
 
 
 class LazyPatcher:

@@ -1,0 +1,124 @@
+"""What a user names as reference or candidate: BASE, BASE+ADAPTER, BASE+ADAPTER=0.7+OTHER=0.3, a URL, a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from ingot.checkpoint.locate import Location, locate
+from ingot.checkpoint.named import named, parse_adapter
+from ingot.errors import AdapterError, BaseError, MissingComponent, UsageError
+
+Part = TypeVar("Part")
+_URL = ("http://", "https://")
+
+
+class Kind(StrEnum):
+    """What stands behind a spec; spelled as `Subject.kind`."""
+
+    CHECKPOINT = "checkpoint"
+    ADAPTED = "adapter on base"
+    ENDPOINT = "endpoint"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model as it was named.
+
+    Attributes:
+        text: as it was typed.
+        base: a directory or a Hub id; of an endpoint, the URL.
+        adapters: directories or Hub ids with their weights, in the order in which they were named.
+    """
+
+    text: str
+    kind: Kind
+    base: str
+    adapters: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Located:
+    """The directories of a checkpoint and its adapters."""
+
+    base: Location
+    adapters: tuple[tuple[Location, float], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Hub ids and directories' own names, never a path: "base+lora=0.5"."""
+        return "+".join([self.base.name, *(_weighted(where.name, weight) for where, weight in self.adapters)])
+
+
+def parse_spec(text: str) -> Spec:
+    """Take a spec apart. A directory that exists and holds `+` or `=` in its path is never cut there.
+
+    Raises:
+        UsageError: a part is empty, or a weight is none.
+        MissingComponent: a GGUF file.
+
+    Example: parse_spec("org/base+out/lora=0.5") -> base "org/base", adapters (("out/lora", 0.5),)
+    """
+    named(text, "the name of a model")
+    if text.lower().startswith(_URL):
+        return Spec(text, Kind.ENDPOINT, text)
+    fields = text.split("+")
+    base, rest = _leading(fields, _existing_base, lambda field: field)
+    adapters = []
+    while rest:
+        adapter, rest = _leading(rest, _existing_adapter, parse_adapter)
+        if not adapter[0].strip():
+            raise UsageError("an adapter is empty", where=text, expected="BASE+ADAPTER or BASE+ADAPTER=0.5")
+        adapters.append(adapter)
+    if not base.strip():
+        raise UsageError("the base is empty", where=text, expected="BASE+ADAPTER")
+    _refuse_gguf(base, text)
+    return Spec(text, Kind.ADAPTED if adapters else Kind.CHECKPOINT, base, tuple(adapters))
+
+
+def locate_spec(spec: Spec) -> Located:
+    """The directories that a spec of a checkpoint means.
+
+    Raises:
+        BaseError, AdapterError: there is none, or the Hub does not give it.
+    """
+    base = locate(spec.base, what="model", error=BaseError)
+    adapters = ((locate(name, what="adapter", error=AdapterError), weight) for name, weight in spec.adapters)
+    return Located(base, tuple(adapters))
+
+
+def _leading(
+    fields: Sequence[str], existing: Callable[[str], Part | None], otherwise: Callable[[str], Part]
+) -> tuple[Part, Sequence[str]]:
+    """The first part, and the fields after it: as many fields as name an existing directory, else one field."""
+    for count in range(len(fields), 0, -1):
+        found = existing("+".join(fields[:count]))
+        if found is not None:
+            return found, fields[count:]
+    return otherwise(fields[0]), fields[1:]
+
+
+def _existing_base(text: str) -> str | None:
+    return text if text.strip() and Path(text).expanduser().is_dir() else None
+
+
+def _existing_adapter(text: str) -> tuple[str, float] | None:
+    name, equals, _ = text.rpartition("=")
+    whole, cut = _existing_base(text), _existing_base(name) if equals else None
+    return parse_adapter(text) if whole or cut else None
+
+
+def _refuse_gguf(base: str, text: str) -> None:
+    if base.lower().endswith(".gguf") and not Path(base).expanduser().is_dir():
+        raise MissingComponent(
+            "reading GGUF is not part of this version",
+            where=text,
+            hint="Serve the file with an OpenAI-compatible server and give its URL, such as http://127.0.0.1:8080/v1.",
+        )
+
+
+def _weighted(name: str, weight: float) -> str:
+    return name if weight == 1.0 else f"{name}={weight:g}"
