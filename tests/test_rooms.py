@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "ingot"
 #: From left to right: a room may import itself and what stands before it.
 ORDER = (
     "version", "errors", "formats", "storage", "kernels", "checkpoint", "adapters", "naming", "plan", "engine",
-    "registry", "merge", "inspect", "doctor", "validate", "demo", "cli", "__main__",
+    "registry", "merge", "validate", "inspect", "doctor", "validate", "demo", "cli", "__main__",
 )  # fmt: skip
 #: The main job assembles the rooms, and `verify --against-inputs` must run it again.
 ALLOWED = {("registry", "merge")}
@@ -46,6 +46,11 @@ def test_a_room_imports_only_rooms_to_its_left(path: Path) -> None:
         if ORDER.index(other) > ORDER.index(room) and (room, other) not in ALLOWED
     }
     assert not backward, f"{room} imports {sorted(backward)}, which stand to its right"
+
+
+def test_evidence_knows_nothing_of_the_record() -> None:
+    knowing = [path.name for path in (SOURCE / "validate").rglob("*.py") if "registry" in imported_rooms(path)]
+    assert not knowing
 
 
 def test_only_one_file_touches_the_unstable_calls_of_transformers() -> None:

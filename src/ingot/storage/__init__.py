@@ -4,7 +4,7 @@
     staging         the commit protocol: an output is whole or absent, an interrupted run resumes
       claims        whose work directory it is;  workdir: where it lies;  journal, lines: what in it is believed
     log             a file of entries that only grows, bound to what the work depends on
-    amend           a published output's record, replaced by one that says more
+    amend           small files that may change: a published output's record, reports
     inputs          input files: regular, inside their folder, unchanged
     digest_memory   sha256 of big inputs, remembered from run to run
     copying, write_behind, lock, kernel, os_errors, names: what the above stand on
@@ -15,6 +15,7 @@ the opener of an input names; no OSError leaves this room.
 
 from __future__ import annotations
 
+from ingot.storage.amend import replace_file
 from ingot.storage.copying import CopyMethod
 from ingot.storage.digest_memory import DigestMemory, cache_directory
 from ingot.storage.disk import DIRECT_ALIGNMENT, Disk, Lock, OutputFile, PosixDisk, round_up
@@ -42,6 +43,7 @@ __all__ = [
     "Staging",
     "cache_directory",
     "name_fault",
+    "replace_file",
     "round_up",
     "sweep",
 ]

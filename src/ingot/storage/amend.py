@@ -1,8 +1,8 @@
-"""Changing the record of an output that was published: the one file of it that may still say more, later.
+"""Small files that may change after they were made: the record of a published output, and reports.
 
-    lock -> read -> write beside the output -> length -> fsync -> rename over the record -> fsync the output
+    write beside -> length -> fsync -> rename over the old one -> fsync the directory
 
-A reader sees the old record or the new one. What a dying run leaves beside the output is overwritten by the next.
+A reader sees the old file or the new one. What a dying run leaves beside it is overwritten by the next.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ingot.storage.workdir import Place
 
 
 def amend_record(disk: Disk, target: Path, change: Callable[[bytes], bytes]) -> bytes:
-    """Put what `change` makes of the record in its place; returns that. Nothing is written when it raises.
+    """Put what `change` makes of the record of `target` in its place; returns that. Nothing is written when it raises.
 
     Raises:
         CheckFailed: there is no record.
@@ -31,18 +31,29 @@ def amend_record(disk: Disk, target: Path, change: Callable[[bytes], bytes]) -> 
     try:
         with InputFile.open(place.target, RECORD_NAME, error=CheckFailed) as file:
             data = change(file.read(0, file.nbytes))
-        part = place.parent / f".{place.name}.ingot-record"
-        if os.path.lexists(part):
-            disk.remove(part)
-        staged = disk.create(part, nbytes=len(data), direct=False)
-        try:
-            staged.write_at(data, 0)
-            staged.truncate(len(data))
-            staged.sync()
-        finally:
-            staged.close()
-        disk.rename(part, place.target / RECORD_NAME)
-        disk.sync_directory(place.target)
+        # beside the output, not in it: a run that dies here leaves no strange file in an artifact
+        replace_file(disk, place.target / RECORD_NAME, data, part=place.parent / f".{place.name}.ingot-record")
     finally:
         lock.release()
     return data
+
+
+def replace_file(disk: Disk, path: Path, data: bytes, *, part: Path | None = None) -> None:
+    """Make or replace the file `path`, durably. `part`: where it stands meanwhile, on the same file system.
+
+    Raises:
+        OutputError: the directory cannot be written, or `path` is one.
+        ResourceError: the disk failed or is full; the old file is as it was.
+    """
+    part = part or path.with_name(f".{path.name}.ingot-part")
+    if os.path.lexists(part):
+        disk.remove(part)
+    file = disk.create(part, nbytes=len(data), direct=False)
+    try:
+        file.write_at(data, 0)
+        file.truncate(len(data))
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(part, path)
+    disk.sync_directory(path.parent)

@@ -65,7 +65,6 @@ def _raise_disk_error() -> None:
         raise OSError(code, os.strerror(code))
 
 
-@cache
 def give_back_freed_blocks() -> None:
     """Have glibc return large blocks to the system when they are freed.
 
@@ -77,6 +76,7 @@ def give_back_freed_blocks() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 18)
 
 
+@cache
 def _libc(name: str, *arguments: Any) -> Any:
     """A function of the C library that Python does not offer; None off Linux and where it is missing."""
     if sys.platform != "linux":
