@@ -69,7 +69,7 @@ class Dora:
             for row, tile in tiles():
                 add(tile, row)
                 squares += tile.double().square_().sum(dim=0)
-            factor = (magnitude / squares.sqrt_()).float()
+            factor = (magnitude / squares.sqrt_()).to(magnitude.dtype)
 
         def apply(tile: torch.Tensor, row: int) -> None:
             add(tile, row)

@@ -1,4 +1,4 @@
-"""Reading the tensors of an adapter: always as float32, always finite."""
+"""Reading the tensors of an adapter: in one dtype, always finite."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import torch
 
 
-def load_tensor(file: InputFile, ref: TensorRef) -> torch.Tensor:
-    """The whole tensor in float32. Exact for float32, float16 and bfloat16; float64 is rounded once.
+def load_tensor(file: InputFile, ref: TensorRef, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The whole tensor in `dtype`, float32 by default: exact for all that are stored narrower, float64 is rounded once.
 
     Raises:
-        NonFiniteError: the tensor holds a NaN, an infinity, or a float64 beyond float32's range; names the tensor and
-            the index of the first one.
+        NonFiniteError: the tensor holds a NaN, an infinity, or a float64 beyond the range of `dtype`; names the tensor
+            and the index of the first one.
         AdapterError: the tensor does not hold floating point numbers.
         InputChangedError: the file became shorter.
     """
@@ -34,7 +34,7 @@ def load_tensor(file: InputFile, ref: TensorRef) -> torch.Tensor:
         return torch.empty(ref.shape)
     data = bytearray(ref.nbytes)
     file.read_into(data, ref.begin)
-    tensor = as_tensor(memoryview(data), ref.dtype, ref.shape).to(torch.float32)
+    tensor = as_tensor(memoryview(data), ref.dtype, ref.shape).to(dtype or torch.float32)
     wrong = ~torch.isfinite(tensor)
     if wrong.any():
         index = [int(i) for i in wrong.nonzero()[0]]

@@ -84,7 +84,7 @@ class Principal:
         dtype = _torch_dtype(self.dtype)
 
         def apply(tile: torch.Tensor, row: int) -> None:
-            tile.addmm_(left[row : row + len(tile)], right, alpha=-1)
+            tile.addmm_(left[row : row + len(tile)].to(tile.dtype), right.to(tile.dtype), alpha=-1)
             tile.copy_(tile.to(dtype))
 
         return apply

@@ -1,8 +1,9 @@
 """Terms: what an adapter does to one matrix of a parameter.
 
-A term is data until `prepare` reads its factors; then it changes float32 tiles in place. Each says what it must see
-of the weight first: nothing (`Needs.TILE`), or the whole matrix once (`Needs.WHOLE`), before any tile is changed.
-The rows of a tile are whole rows of the term's matrix W[rows, columns].
+A term is data until `prepare` reads its factors; then it changes tiles in place, in the dtype of its factors: float32
+for a merge, float64 where one is held against the exact sum. Each says what it must see of the weight first: nothing
+(`Needs.TILE`), or the whole matrix once (`Needs.WHOLE`), before any tile is changed. The rows of a tile are whole rows
+of the term's matrix W[rows, columns].
 
     LowRank          W + s * left[rows, r] @ right[r, columns]
     Dora             (m / norm(W + s * left @ right)) * (W + s * left @ right)      in `dora`
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
-#: Reads a factor as a float32 matrix on the compute device; refuses non-finite values.
+#: Reads a factor as a matrix on the compute device, in the tiles' dtype; refuses non-finite values.
 Load = Callable[[Factor], "torch.Tensor"]
-#: The term's matrix as tiles (first row, tile[rows, columns] in float32), every term before this one applied.
+#: The term's matrix as tiles (first row, tile[rows, columns]), every term before this one applied.
 Tiles = Callable[[], Iterator[tuple[int, "torch.Tensor"]]]
 #: Changes a tile in place: rows [row, row + len(tile)) of the term's matrix.
 Apply = Callable[["torch.Tensor", int], None]

@@ -31,8 +31,12 @@ class _Slot:
 class Changes:
     """Gives the changes of an op that meet some rows. Each term is prepared once, by the first worker that asks."""
 
-    def __init__(self, load: Load, read_source: ReadSource, device: torch.device) -> None:
+    def __init__(
+        self, load: Load, read_source: ReadSource, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """`dtype`: what tiles are computed in; `load` must give the same."""
         self._load = load
+        self._dtype = dtype
         self._read_source = read_source
         self._device = device
         self._slots: OrderedDict[tuple[str, int], _Slot] = OrderedDict()
@@ -57,7 +61,7 @@ class Changes:
                 placed = op.terms[number]
                 apply = placed.term.prepare(self._load, lambda: self._tiles(op, number))
                 slot.change = BlockChange(placed.rows, placed.columns, apply)
-                self._keep(key, 4 * sum(torch.Size(f.shape).numel() for f in placed.term.factors()))
+                self._keep(key, self._dtype.itemsize * sum(torch.Size(f.shape).numel() for f in placed.term.factors()))
             return slot.change
 
     def _keep(self, key: tuple[str, int], nbytes: int) -> None:
@@ -70,7 +74,7 @@ class Changes:
                     del self._slots[old], self._nbytes[old]
 
     def _tiles(self, op: Op, number: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """The matrix of term `number` as float32 tiles, with all terms before it applied."""
+        """The matrix of term `number` as tiles, with all terms before it applied."""
         placed = op.terms[number]
         rows, columns = op.view
         grid = TileGrid(rows, columns)
@@ -78,9 +82,9 @@ class Changes:
             begin, end = grid.rows_of(tile)
             stored = self.source_rows(op, begin, end)
             if stored is None:
-                weight = torch.zeros(end - begin, columns, device=self._device)
+                weight = torch.zeros(end - begin, columns, dtype=self._dtype, device=self._device)
             else:
-                weight = stored.to(self._device, torch.float32)
+                weight = stored.to(self._device, self._dtype)
             earlier = [self._change(op, n) for n in range(number)]
             apply_changes(weight, begin, [change for change in earlier if change.meets(begin, end)])
             first, last = max(begin, placed.rows[0]), min(end, placed.rows[1])

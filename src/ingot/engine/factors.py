@@ -1,4 +1,4 @@
-"""Adapter tensors as float32 matrices on the compute device, read when they are first needed."""
+"""Adapter tensors as matrices on the compute device, in one dtype, read when they are first needed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ KEPT_NBYTES = 16 << 20
 class FactorReader:
     """Reads factors of several adapters; safe to call from many threads."""
 
-    def __init__(self, files: Sequence[Mapping[str, InputFile]], device: torch.device) -> None:
+    def __init__(
+        self, files: Sequence[Mapping[str, InputFile]], device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         self._files = files
         self._device = device
+        self._dtype = dtype
         self._kept: OrderedDict[tuple[int, str], torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, factor: Factor) -> torch.Tensor:
-        """The factor, contiguous, in float32 (F16 and BF16 are widened exactly, F64 is rounded).
+        """The factor, contiguous: narrower dtypes are widened exactly, F64 is rounded where float32 is asked for.
 
         Raises:
             NonFiniteError: the adapter holds a NaN or an infinity.
@@ -41,7 +44,7 @@ class FactorReader:
     def _tensor(self, adapter: int, ref: TensorRef) -> torch.Tensor:
         key = (adapter, ref.name)
         if key not in self._kept:
-            self._kept[key] = load_tensor(self._files[adapter][ref.file], ref)
+            self._kept[key] = load_tensor(self._files[adapter][ref.file], ref, self._dtype)
         self._kept.move_to_end(key)
         while len(self._kept) > 1 and sum(t.nbytes for t in self._kept.values()) > KEPT_NBYTES:
             self._kept.popitem(last=False)
