@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ingot.errors import UsageError
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+#: What can stand behind the `=`.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 def parse_adapter(text: str) -> tuple[str, float]:
@@ -22,7 +23,7 @@ def parse_adapter(text: str) -> tuple[str, float]:
     name, equals, number = text.rpartition("=")
     if not equals or Path(text).expanduser().is_dir():
         return named(text, "ADAPTER"), 1.0
-    if not _NUMBER.fullmatch(number):
+    if not NUMBER.fullmatch(number):
         if Path(name).expanduser().is_dir() and name:
             raise UsageError("the weight of an adapter is no number", where=text, found=repr(number))
         return text, 1.0

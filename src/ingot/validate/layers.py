@@ -18,7 +18,7 @@ from ingot.validate.march import March, decoder_layers
 from ingot.validate.model import Progress, Unsupported
 from ingot.validate.result import LayerDistance, Logits, Subject
 from ingot.validate.rows import Rows, batches, padded
-from ingot.validate.sources import Sources
+from ingot.validate.sources import Sources, context_of
 from ingot.validate.spec import Located
 from ingot.validate.tokenizer import Tokenizer
 
@@ -70,6 +70,18 @@ class Streamed:
     def depth(self) -> int:
         """How many layers it has."""
         return len(decoder_layers(self._model))
+
+    @property
+    def prefix(self) -> int:
+        return self.tokenizer.prefix
+
+    @property
+    def context(self) -> int | None:
+        return context_of(self._model.config)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.tokenizer.count
 
     def render(self, prompt: str, *, chat: bool) -> str:
         return self.tokenizer.render(prompt, chat=chat)

@@ -50,10 +50,12 @@ def rows_of(
     """Render and encode (prompt, expected) pairs.
 
     Without a chat template one space is put between prompt and answer where neither has any. Of a long sample the first
-    `tokens_a_sample` are taken; where all are more than `tokens`, every second, third, ... sample is.
+    `tokens_a_sample` are taken, or as many as the model reads; where all are more than `tokens`, every second, third,
+    ... sample is.
 
     Raises Unsupported: the reference has no chat template; no sample has two tokens.
     """
+    tokens_a_sample = min(tokens_a_sample, reference.context or tokens_a_sample)
     texts = [_joined(reference.render(prompt, chat=chat), expected, chat=chat) for prompt, expected in samples]
     whole = [reference.encode(text, special=not chat) for text in texts]
     cut = [tuple(row[:tokens_a_sample]) for row in whole]

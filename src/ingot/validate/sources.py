@@ -18,7 +18,7 @@ from ingot.errors import BaseError
 from ingot.formats.strict_json import dumps_canonical
 from ingot.naming import Names
 from ingot.plan.resolve import Weighted
-from ingot.storage import DigestMemory, InputFile
+from ingot.storage import RECORD_NAME, DigestMemory, InputFile
 from ingot.validate.libraries import loading
 from ingot.validate.model import Unsupported
 from ingot.validate.spec import Kind, Located
@@ -81,12 +81,12 @@ class Sources:
     def digest(self, memory: DigestMemory | None = None) -> str:
         """sha256 over the sorted names and digests of the base's files, then of each adapter's with its weight.
 
-        Raises InputChangedError.
+        Without records: they change when an evaluation is added, the model does not. Raises InputChangedError.
         """
         memory = memory or DigestMemory()
 
         def of(files: Mapping[str, InputFile]) -> list[list[str]]:
-            return [[name, memory.sha256(files[name])] for name in sorted(files)]
+            return [[name, memory.sha256(files[name])] for name in sorted(files) if name != RECORD_NAME]
 
         parts: list[Any] = [of(self.base.inputs), *([w.weight, of(w.inputs)] for w in self.adapters)]
         return hashlib.sha256(dumps_canonical(parts)).hexdigest()
@@ -137,8 +137,14 @@ def model_config(sources: Sources, dtype: str | None) -> Any:
     if not isinstance(config, cls.config_class) and isinstance(config.get_text_config(), cls.config_class):
         config = config.get_text_config()
     _refuse_foreign_kernels(config, sources.located.name)
-    config.dtype = dtype or config.dtype or _stored_dtype(sources.base)
+    config.dtype = dtype or config.dtype or stored_dtype(sources.base)
     return config
+
+
+def context_of(config: Any) -> int | None:
+    """Most tokens that the model reads at once."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
 
 
 def _refuse_foreign_kernels(config: Any, name: str) -> None:
@@ -148,7 +154,7 @@ def _refuse_foreign_kernels(config: Any, name: str) -> None:
         raise Unsupported(f"config.json of {name} asks for the attention kernel {str(wanted)!r} of another repository")
 
 
-def _stored_dtype(base: Checkpoint) -> str:
+def stored_dtype(base: Checkpoint) -> str:
     """The dtype of the first floating tensor, as transformers spells it."""
     names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
     found = next((names[ref.dtype] for ref in base.tensors.values() if ref.dtype in names), None)

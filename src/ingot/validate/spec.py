@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ingot.checkpoint.locate import Location, locate
-from ingot.checkpoint.named import named, parse_adapter
+from ingot.checkpoint.named import NUMBER, named, parse_adapter
 from ingot.errors import AdapterError, BaseError, MissingComponent, UsageError
 
 Part = TypeVar("Part")
@@ -106,9 +106,9 @@ def _existing_base(text: str) -> str | None:
 
 
 def _existing_adapter(text: str) -> tuple[str, float] | None:
-    name, equals, _ = text.rpartition("=")
-    whole, cut = _existing_base(text), _existing_base(name) if equals else None
-    return parse_adapter(text) if whole or cut else None
+    name, _, number = text.rpartition("=")
+    cut = NUMBER.fullmatch(number) and _existing_base(name)
+    return parse_adapter(text) if cut or _existing_base(text) else None
 
 
 def _refuse_gguf(base: str, text: str) -> None:

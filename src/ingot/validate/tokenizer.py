@@ -72,5 +72,13 @@ class Tokenizer:
         return str(self.inner.decode([token]))
 
     def plain(self, tokens: Any) -> str:
-        """Token ids as text, without special tokens, stripped."""
-        return str(self.inner.decode(tokens, skip_special_tokens=True)).strip()
+        """Token ids as text, without special tokens."""
+        return str(self.inner.decode(tokens, skip_special_tokens=True))
+
+    @property
+    def prefix(self) -> int:
+        """See `Model.prefix`. Raises Unsupported: the tokenizer has neither token."""
+        for token in (self.inner.bos_token_id, self.inner.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise Unsupported(f"the tokenizer of {self.name} has no token for the beginning or the end of a text")

@@ -16,7 +16,7 @@ from ingot.validate.libraries import loading, need
 from ingot.validate.model import Progress, Unsupported
 from ingot.validate.result import Subject
 from ingot.validate.rows import batches, padded
-from ingot.validate.sources import Sources, model_class, model_config
+from ingot.validate.sources import Sources, context_of, model_class, model_config
 from ingot.validate.spec import Located
 from ingot.validate.tokenizer import Tokenizer
 
@@ -74,6 +74,18 @@ class Whole:
         """Logits of a token: rows of the output embedding."""
         return int(self._model.get_output_embeddings().weight.shape[0])
 
+    @property
+    def prefix(self) -> int:
+        return self.tokenizer.prefix
+
+    @property
+    def context(self) -> int | None:
+        return context_of(self._model.config)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.tokenizer.count
+
     def render(self, prompt: str, *, chat: bool) -> str:
         return self.tokenizer.render(prompt, chat=chat)
 
@@ -98,13 +110,17 @@ class Whole:
                 yield logits[: len(row)]
 
     def answers(self, prompts: Sequence[str], *, chat: bool, new_tokens: int) -> list[str]:
-        """See `Model.answers`. Plain greedy: the model's other generation settings are not used."""
+        """See `Model.answers`. Plain greedy: the model's other generation settings are not used.
+
+        Raises Unsupported: a prompt is longer than the model's context. Answers end where the context does.
+        """
         import torch
 
         if not prompts:
             return []
         texts = [self.render(prompt, chat=chat) for prompt in prompts]
         rows = [self.encode(text, special=not chat) or [self._pad] for text in texts]
+        new_tokens = self._room(max(map(len, rows)), new_tokens)
         inputs = self._here(padded(rows, self._pad, left=not self._model.config.is_encoder_decoder))
         with torch.inference_mode():
             output = self._model.generate(**inputs, max_new_tokens=new_tokens).cpu()
@@ -121,6 +137,13 @@ class Whole:
             import torch
 
             torch.cuda.empty_cache()
+
+    def _room(self, longest: int, new_tokens: int) -> int:
+        """How many new tokens the context has room for."""
+        context = None if self._model.config.is_encoder_decoder else self.context
+        if context is not None and longest >= context:
+            raise Unsupported(f"a prompt has {longest} tokens, and the model reads {context}")
+        return new_tokens if context is None else min(new_tokens, context - longest)
 
     @cached_property
     def _pad(self) -> int:
