@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ingot.errors import ResourceError
 from ingot.formats import strict_json
 from ingot.storage import Log, PosixDisk
+from ingot.validate.asking import BATCH, greedy
 from ingot.validate.likelihood import likelihoods, pair
 from ingot.validate.metrics import RIGHT, Metric
 from ingot.validate.model import Model, Progress
@@ -18,10 +17,8 @@ from ingot.validate.result import Answer, Task
 from ingot.validate.samples import Sample, SampleFile
 from ingot.validate.statistics import compare
 
-BATCH = 32
 #: Samples of multiple choice that are asked between two entries of the log.
 _CHOICES_AT_ONCE = 64
-_ALLOCATOR_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def answer(
@@ -52,19 +49,14 @@ def answer(
     with _kept(model, file, metric, chat, new_tokens, work) as log:
         known = _believed(log, len(order))
         progress(len(known))
-        left = [number for number in order if number not in known]
-        size = _CHOICES_AT_ONCE if metric.by_likelihood else batch
-        while left:
-            part = [file.samples[number] for number in left[:size]]
-            found = _choose(model, part, metric, chat) if metric.by_likelihood else _ask(model, part, chat, new_tokens)
-            if found is None:
-                size = _halved(len(part))
-                continue
-            left = left[len(part) :]
-            known.update(zip((sample.number for sample in part), found, strict=True))
+        left = [file.samples[number] for number in order if number not in known]
+        for found in _asked(model, left, metric, chat, new_tokens, batch):
+            numbers = [sample.number for sample in left[: len(found)]]
+            left = left[len(found) :]
+            known.update(zip(numbers, found, strict=True))
             if log is not None:
-                log.append({"samples": [sample.number for sample in part], "answers": found})
-            progress(len(part))
+                log.append({"samples": numbers, "answers": found})
+            progress(len(found))
     return [known[number] for number in range(len(order))]
 
 
@@ -90,15 +82,17 @@ def compared(
     return Task(file.as_set, compare(before, after, seed=seed), differing)
 
 
-def _ask(model: Model, part: Sequence[Sample], chat: bool, new_tokens: int) -> list[str] | None:
-    """None: memory ran out. What the failed attempt holds is free when this returns, and not before."""
-    try:
-        found = model.answers([sample.prompt for sample in part], chat=chat, new_tokens=new_tokens)
-    except (MemoryError, RuntimeError) as error:
-        if not _ran_out(error):
-            raise
-        return None
-    return [text.strip() for text in found]
+def _asked(
+    model: Model, samples: Sequence[Sample], metric: Metric, chat: bool, new_tokens: int, batch: int
+) -> Iterator[list[str]]:
+    """The answers to all samples in order, some at a time."""
+    if metric.by_likelihood:
+        for first in range(0, len(samples), _CHOICES_AT_ONCE):
+            yield _choose(model, samples[first : first + _CHOICES_AT_ONCE], metric, chat)
+        return
+    prompts = [sample.prompt for sample in samples]
+    for found in greedy(model, prompts, chat=chat, new_tokens=new_tokens, batch=batch):
+        yield [text.strip() for text in found]
 
 
 def _choose(model: Model, part: Sequence[Sample], metric: Metric, chat: bool) -> list[str]:
@@ -115,30 +109,6 @@ def _choose(model: Model, part: Sequence[Sample], metric: Metric, chat: bool) ->
         scores = [next(found)[0] / (len(choice) if metric.name == "choice_norm" else 1) for choice in sample.choices]
         chosen.append(sample.choices[scores.index(max(scores))])
     return chosen
-
-
-def _halved(size: int) -> int:
-    gc.collect()
-    _give_back()
-    if size == 1:
-        raise ResourceError("memory does not suffice for one prompt", hint="Use fewer new tokens or a larger machine.")
-    return size // 2
-
-
-def _give_back() -> None:
-    """What torch holds of a GPU's memory and does not use."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _ran_out(error: Exception) -> bool:
-    """CUDA's has a class of its own, the CPU allocator's only a message."""
-    import torch
-
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return memory or any(words in str(error) for words in _ALLOCATOR_SAYS)
 
 
 @contextmanager
