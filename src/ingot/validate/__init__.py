@@ -14,5 +14,8 @@ statistics   paired: McNemar's exact test, bootstrap interval, what so many samp
 gates        the limits, and which one failed
 result       the nouns of an evaluation, as plain data; nothing else crosses between these files
 run          all of it, in order, one model in memory at a time
+words        the verdict in a sentence, figures as text
+comparison   every figure of every candidate, as rows
+text         a result as lines for a terminal
 page         one self-contained HTML page of a result
 """
