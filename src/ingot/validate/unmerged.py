@@ -44,10 +44,12 @@ def apply(model: Any, adapters: Sequence[Weighted], *, from_meta: bool = False) 
     for name, weighted in zip(names, adapters, strict=True):
         path = str(weighted.adapter.root)
         with loading(f"the adapter {weighted.location.name}"):
+            config = PeftConfig.from_pretrained(path)
+            config.inference_mode = True
             if wrapped is None:
-                config = PeftConfig.from_pretrained(path)
-                config.inference_mode = True
                 wrapped = PeftModel(model, config, adapter_name=name, low_cpu_mem_usage=from_meta)
+            else:
+                wrapped.add_adapter(name, config, low_cpu_mem_usage=from_meta)
             result = _load(wrapped, path, name, from_meta)
         _check_loaded(weighted, [*result.missing_keys, *result.unexpected_keys])
     _activate(model, dict(zip(names, (w.weight for w in adapters), strict=True)))
@@ -55,11 +57,17 @@ def apply(model: Any, adapters: Sequence[Weighted], *, from_meta: bool = False) 
 
 
 def _load(wrapped: Any, path: str, name: str, from_meta: bool) -> Any:
+    dtypes = {key: parameter.dtype for key, parameter in wrapped.named_parameters()}
     try:
         with _where_they_are() if from_meta else nullcontext():
-            return wrapped.load_adapter(path, name, torch_device="cpu", low_cpu_mem_usage=from_meta)
+            result = wrapped.load_adapter(path, name, torch_device="cpu", low_cpu_mem_usage=from_meta)
     except RuntimeError as error:  # load_state_dict: sizes differ
         raise MismatchError("PEFT cannot put the adapter on this model", where=path, found=first_line(error)) from error
+    # What is put in the place of a meta tensor keeps the dtype of its file; what is copied takes that of the model.
+    for key, parameter in wrapped.named_parameters():
+        if not parameter.is_meta:
+            parameter.data = parameter.data.to(dtypes[key])
+    return result
 
 
 @contextmanager
