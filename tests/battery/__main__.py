@@ -18,7 +18,7 @@ from tests.battery.figure import Count, Figure, Report
 #: In order of the docs; each is a module of this package.
 ITEMS = (
     "crash_points", "failing_writes", "full_disk", "kills", "signals", "resume_state", "concurrency", "truncation",
-    "header_bits", "evil", "nonfinite", "rot", "permissions", "determinism", "memory",
+    "header_bits", "evil", "nonfinite", "rot", "permissions", "determinism", "memory", "evidence",
 )  # fmt: skip
 QUICK = 0.1
 

@@ -83,7 +83,7 @@ def test_other_units_are_told_by_name() -> None:
     with Progress(output, 100, "scoring", unit="samples", clock=clock) as progress:
         clock.now += 10.0
         progress(50)
-    assert err.getvalue() == "scoring: 50 samples of 100 samples, 5 samples/s, 10 s left\n"
+    assert err.getvalue() == "scoring: 50 of 100 samples, 5 a second, 10 s left\n"
 
 
 def test_a_job_that_fails_tells_no_end() -> None:

@@ -11,6 +11,7 @@ from ingot.cli.verbs.doctor import doctor
 from ingot.cli.verbs.inspect import inspect
 from ingot.cli.verbs.merge import merge
 from ingot.cli.verbs.plan import plan
+from ingot.cli.verbs.validate import validate
 from ingot.cli.verbs.verify import verify
 from ingot.version import __version__
 
@@ -20,7 +21,9 @@ _EXAMPLES = (
     ("ingot merge ./llama-3.1-8b ./support-lora -o ./llama-3.1-8b-support", "The same plan, executed."),
     ("ingot merge org/base@main ./style=0.7 ./facts=0.3 -o ./both", "Two adapters, each with a weight."),
     ("ingot verify ./llama-3.1-8b-support --read", "Every byte against the artifact's record."),
-)
+    ("ingot validate ./llama-3.1-8b-support --reference ./llama-3.1-8b+./support-lora --samples tests.jsonl",
+     "Is it the model that was trained?"),
+)  # fmt: skip
 _EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 10 base, 11 adapter, 12 they do not fit, 13 not finite, "
     "14 disk or memory, 15 output, 16 unsafe input, 17 input changed, 18 component missing, 70 a bug, 130 interrupted."
@@ -37,5 +40,5 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (plan, merge, verify, inspect, demo, doctor):
+for _verb in (plan, merge, verify, validate, inspect, demo, doctor):
     app.add_command(_verb)

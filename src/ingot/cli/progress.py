@@ -96,7 +96,7 @@ class _Lines:
 
     def __init__(self, output: Output, total: int, verb: str, unit: str, clock: Callable[[], float]) -> None:
         self._output, self._total, self._verb, self._clock = output, total, verb, clock
-        self._text = nbytes_text if unit == "bytes" else lambda number: f"{number:,.0f} {unit}"
+        self._unit = unit
         self._started = self._last = clock()
 
     def show(self, done: int, *, last: bool) -> None:
@@ -105,8 +105,15 @@ class _Lines:
             self._last = now
             rate = done / (now - self._started)
             left = max(0, self._total - done) / rate if rate else 0.0
-            done_text = f"{self._text(done)} of {self._text(self._total)}"
-            self._output.say(f"{self._verb}: {done_text}, {self._text(rate)}/s, {seconds_text(left)} left")
+            self._output.say(
+                f"{self._verb}: {self._counted(done, rate)}" + (f", {seconds_text(left)} left" if self._total else "")
+            )
+
+    def _counted(self, done: int, rate: float) -> str:
+        if self._unit == "bytes":
+            return f"{nbytes_text(done)} of {nbytes_text(self._total)}, {nbytes_text(rate)}/s"
+        of = f" of {self._total:,}" if self._total else ""
+        return f"{done:,}{of} {self._unit}, {rate:.3g} a second"
 
     def close(self) -> None:
         pass

@@ -101,6 +101,14 @@ class Endpoint:
         _not_given("does not give token ids")
 
     @property
+    def columns(self) -> int:
+        _not_given("does not give logits of the whole vocabulary")
+
+    @property
+    def vocabulary(self) -> int:
+        _not_given("does not give token ids")
+
+    @property
     def context(self) -> int | None:
         return None
 

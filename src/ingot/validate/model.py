@@ -40,6 +40,14 @@ class Model(Protocol):
     def context(self) -> int | None:
         """Most tokens that the model reads at once (max_position_embeddings); None where nobody says."""
 
+    @property
+    def columns(self) -> int:
+        """Logits of a token."""
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token id that the tokenizer makes; logits beyond are padding."""
+
     def logits(self, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[torch.Tensor]:
         """float32 logits[tokens, vocabulary] on the CPU for each row of token ids, in order."""
 

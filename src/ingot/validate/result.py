@@ -32,7 +32,8 @@ class SampleSet:
 class Tokens:
     """Whether candidate and reference make the same tokens of the samples, chat template included.
 
-    `first_difference` says in a sentence what differs, and in which sample.
+    `first_difference` says in a sentence what differs, and in which sample; vocabularies may differ where no sample
+    shows it.
     """
 
     samples: int
@@ -55,6 +56,7 @@ class ModuleFidelity:
         survival: <W' - W, Δ> / <Δ, Δ>; 1 is all of it, 0 the base, 2 a double merge. None where Δ is zero.
         subspace_error: |(W' - W - Δ) Q| / |Δ Q|, Q an orthonormal basis of A's rows; None where there is no A.
         said: what is wrong, in plain words; empty when nothing is.
+        lost: nothing is wrong but that rounding took a part of the update; a limit says how much is too much.
     """
 
     tensor: str
@@ -68,6 +70,7 @@ class ModuleFidelity:
     survival: float | None
     subspace_error: float | None
     said: str = ""
+    lost: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ingot.validate.tokenizer import Tokenizer
 
 
 def compare_tokens(reference: Tokenizer, candidate: Tokenizer | None, prompts: Sequence[str], *, chat: bool) -> Tokens:
-    """Compare the token ids of every prompt. `candidate` None: it has no tokenizer.
+    """Compare the token ids of every prompt, and the vocabularies. `candidate` None: it has no tokenizer.
 
     Raises Unsupported: the reference cannot read the prompts (no chat template, or one that fails).
     """
@@ -25,6 +25,8 @@ def compare_tokens(reference: Tokenizer, candidate: Tokenizer | None, prompts: S
         same += difference is None
         if difference is not None and first is None:
             first = f"sample {number}: {difference}"
+    if first is None and candidate is not None and (moved := _moved(reference, candidate)):
+        first = f"{moved}, although no sample shows it"
     return Tokens(len(prompts), same, first)
 
 
@@ -58,15 +60,21 @@ def _difference(
 def _reason(reference: Tokenizer, candidate: Tokenizer, prompt: str, chat: bool) -> str:
     if chat and reference.render(prompt, chat=True) != candidate.render(prompt, chat=True):
         return "the chat templates render it differently"
-    if reference.inner.get_vocab() != candidate.inner.get_vocab():
-        ours, theirs = reference.inner.get_vocab(), candidate.inner.get_vocab()
-        moved = sum(theirs.get(token) != number for token, number in ours.items())
-        return (
-            f"the tokenizers have different vocabularies ({moved} of {len(ours)} tokens are absent or have another id)"
-        )
+    moved = _moved(reference, candidate)
+    if moved:
+        return moved
     if _special(reference) != _special(candidate):
         return "the tokenizers have different special tokens"
     return "the tokenizers cut it differently"
+
+
+def _moved(reference: Tokenizer, candidate: Tokenizer) -> str | None:
+    """What became of the reference's vocabulary; None where the candidate has all of it. Tokens may have been added."""
+    ours, theirs = reference.inner.get_vocab(), candidate.inner.get_vocab()
+    moved = sum(theirs.get(token) != number for token, number in ours.items())
+    if not moved:
+        return None
+    return f"the tokenizers have different vocabularies ({moved} of {len(ours)} tokens are absent or have another id)"
 
 
 def _special(tokenizer: Tokenizer) -> object:

@@ -1,0 +1,125 @@
+"""What the user asked for, taken apart and looked at before anything long begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingot.errors import UsageError
+from ingot.validate.gates import Limits
+from ingot.validate.metrics import Metric, metric_for
+from ingot.validate.model import Progress
+from ingot.validate.samples import SampleFile, read_samples
+from ingot.validate.spec import Kind, Located, Spec, locate_spec, parse_spec
+
+#: Opens a bar: what is done, of how many units, which unit; what it yields is told of units done.
+Bar = Callable[[str, int, str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        reference, candidates: specs, see `spec`.
+        samples: `[NAME=]FILE.jsonl[:METRIC]` each.
+        metric: of files that name none.
+        chat: prompts go through the chat template.
+        new_tokens: the most that an answer may have.
+        stream_layers: logits layer by layer from the files; then nothing is answered.
+        harness: names of lm-evaluation-harness tasks; `harness_dir` holds task files of the user's own;
+            `harness_limit`: only the first so many documents of each.
+        dtype: what the models compute in; None: as they are stored.
+        jobs: threads that compare weights.
+        seed: of the bootstrap.
+        work: where answers are kept for a resume, and logits meanwhile.
+    """
+
+    reference: str
+    candidates: tuple[str, ...]
+    samples: tuple[str, ...] = ()
+    metric: str | None = None
+    chat: bool = False
+    new_tokens: int = 64
+    stream_layers: bool = False
+    harness: tuple[str, ...] = ()
+    harness_dir: Path | None = None
+    harness_limit: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    dtype: str | None = None
+    device: str = "cpu"
+    jobs: int = 1
+    seed: int = 0
+    work: Path = Path()
+
+    def as_settings(self) -> dict[str, object]:
+        """What decides the figures, beside the models and the samples; for the record."""
+        return {
+            "chat": self.chat, "new_tokens": self.new_tokens, "dtype": self.dtype or "as stored",
+            "device": self.device, "stream_layers": self.stream_layers, "seed": self.seed,
+            "harness": list(self.harness), "harness_limit": self.harness_limit, "limits": dict(vars(self.limits)),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Side:
+    """Reference or candidate, found. `located` None: it is an endpoint."""
+
+    spec: Spec
+    located: Located | None
+
+    @property
+    def name(self) -> str:
+        return self.spec.base if self.located is None else self.located.name
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A request whose files were read and whose models were found."""
+
+    request: Request
+    reference: Side
+    candidates: tuple[Side, ...]
+    tasks: tuple[tuple[SampleFile, Metric], ...]
+
+    @property
+    def prompts(self) -> list[str]:
+        """Of all files in order."""
+        return [sample.prompt for file, _ in self.tasks for sample in file.samples]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(prompt, expected) of all files in order."""
+        return [(sample.prompt, sample.expected_text) for file, _ in self.tasks for sample in file.samples]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the sample files."""
+        return tuple(warning for file, _ in self.tasks for warning in file.warnings)
+
+
+def check(request: Request) -> Checked:
+    """Read the sample files and find the models.
+
+    Raises:
+        UsageError: a spec, a sample file or a metric is at fault, or there is nothing to compare by.
+        BaseError, AdapterError: a model is not there.
+        MissingComponent: a GGUF file.
+    """
+    specs = [parse_spec(text) for text in (request.reference, *request.candidates)]
+    files = read_samples(request.samples, request.metric)
+    tasks = tuple((file, metric_for(file)) for file in files)
+    if not tasks and not request.harness and specs[0].kind is not Kind.ADAPTED:
+        raise UsageError("there is nothing to compare by", hint="Pass --samples FILE.jsonl or --tasks NAME.")
+    if request.stream_layers and Kind.ENDPOINT in {spec.kind for spec in specs}:
+        raise UsageError("the layers of an endpoint cannot be streamed", hint="Leave --stream-layers out.")
+    if request.harness:
+        from ingot.validate import harness
+
+        harness.check(request.harness, request.harness_dir)
+    if request.stream_layers and not tasks:
+        raise UsageError("--stream-layers compares logits, which need samples", hint="Pass --samples FILE.jsonl.")
+    reference, *candidates = (Side(s, None if s.kind is Kind.ENDPOINT else locate_spec(s)) for s in specs)
+    return Checked(request, reference, tuple(candidates), tasks)

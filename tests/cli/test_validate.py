@@ -1,0 +1,113 @@
+"""`ingot validate` at the command line: exit codes, what is shown, the report, the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ingot.cli import main
+from ingot.demo import assets
+from ingot.registry import read_record
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+DATES = assets.tasks()[1]
+REFERENCE = f"{assets.base()}+{DATES.adapter}"
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "merged"
+    assert main(["merge", "-q", str(assets.base()), str(DATES.adapter), "-o", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def artifact(merged: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(merged, tmp_path / "merged")
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    lines = [json.dumps({"prompt": s.prompt, "expected": s.expected}) for s in DATES.samples[:4]]
+    (tmp_path / "dates.jsonl").write_text("\n".join(lines))
+    return tmp_path / "dates.jsonl"
+
+
+def test_a_clean_merge_passes_is_recorded_and_still_verifies(
+    artifact: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.html"
+    command = ["validate", str(artifact), "--reference", REFERENCE, "--samples", str(samples), "--chat"]
+    settings = ["--new-tokens", "16", "--dtype", "float32", "--report", str(report), "--work", str(tmp_path / "work")]
+    assert main([*command, *settings]) == 0
+    shown = capsys.readouterr().out
+    assert "passed" in shown
+    assert str(report) in shown
+    assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    (kept,) = read_record((artifact / "ingot.json").read_bytes()).statement.predicate.run.evaluations
+    assert kept["ok"] is True
+    assert kept["weights"]["equal"] > 0.999
+    assert main(["verify", "-q", str(artifact), "--read"]) == 0
+
+
+def test_a_gate_that_fails_is_exit_1_and_the_last_line_says_which(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (artifact / "ingot.json").read_bytes()
+    for weights in assets.base().glob("*.safetensors"):
+        shutil.copy(weights, artifact / weights.name)
+    assert main(["validate", str(artifact), "--reference", REFERENCE, "--no-record", "--json"]) == 1
+    *_, evaluation, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert last["type"] == "error"
+    assert last["exit_code"] == 1
+    assert "the update is not there" in last["message"]
+    assert evaluation["type"] == "evaluation"
+    assert [gate["ok"] for gate in evaluation["candidates"][0]["gates"]] == [False, False]
+    assert (artifact / "ingot.json").read_bytes() == before
+
+
+def test_quiet_leaves_one_word(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(artifact), "--reference", REFERENCE, "--no-record", "--quiet"]) == 0
+    assert capsys.readouterr().out == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["MERGED"], 2, "--reference BASE+ADAPTER is missing"),
+        (["--reference", "REFERENCE"], 2, "CANDIDATE is missing"),
+        (["/no/such", "--reference", "REFERENCE"], 10, "/no/such"),
+        (["MERGED", "--reference", "/no/base+LORA"], 10, "/no/base"),
+        (["MERGED", "--reference", "BASE+"], 2, "ADAPTER is empty"),
+        (["MERGED", "--reference", "BASE+LORA=zero"], 2, "no number"),
+        (["MERGED", "--reference", "REFERENCE", "--samples", "/no/such.jsonl"], 2, "sample file"),
+        (["MERGED", "--reference", "REFERENCE", "--max-kl", "-1"], 2, "out of range"),
+        (["MERGED", "--reference", "REFERENCE", "--max-kl", "nan"], 2, "out of range"),
+        (["MERGED", "--reference", "REFERENCE", "--report", "/no/such/report.html"], 2, "cannot be written"),
+        (["MERGED", "--reference", "REFERENCE", "--min-top"], 2, "no such option"),
+        (["model.gguf", "--reference", "REFERENCE"], 18, "GGUF"),
+        (["http://127.0.0.1:9/v1", "--reference", "REFERENCE", "--samples", "SAMPLES"], 2, "127.0.0.1"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence(
+    merged: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, words: str,
+) -> None:  # fmt: skip
+    names = {
+        "REFERENCE": REFERENCE, "MERGED": str(merged), "BASE": str(assets.base()), "LORA": str(DATES.adapter),
+        "SAMPLES": str(samples),
+    }  # fmt: skip
+    told = []
+    for argument in arguments:
+        for name, value in names.items():
+            argument = argument.replace(name, value) if argument.isupper() or "+" in argument else argument
+        told.append(argument)
+    before = (merged / "ingot.json").read_bytes()
+    assert main(["validate", *told, "--work", str(tmp_path / "work")]) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+    assert (merged / "ingot.json").read_bytes() == before
