@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from ingot.demo import assets, run
 from ingot.errors import CheckFailed, MissingComponent
+from ingot.registry import read_record
 
 #: Third-party loaders leave descriptors to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -23,6 +24,10 @@ class Listener:
 
     def __init__(self) -> None:
         self.shown: list[str] = []
+
+    @property
+    def width(self) -> int:
+        return 100
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.shown.append(text)
@@ -35,7 +40,7 @@ class Listener:
 
 
 @contextmanager
-def no_bar(total: int, verb: str) -> Iterator[Callable[[int], None]]:
+def no_bar(_what: str, total: int, _unit: str) -> Iterator[Callable[[int], None]]:
     counted = []
     yield counted.append
     assert sum(counted) == total
@@ -78,7 +83,13 @@ def test_the_demo_reaches_its_scores_and_says_where_everything_is(tmp_path: Path
         assert row.adapter >= 90
         assert abs(row.merged - row.adapter) <= 1
         assert row.artifact in "\n".join(listener.shown)
-        assert (Path(row.artifact) / "ingot.json").is_file()
+        record = read_record((Path(row.artifact) / "ingot.json").read_bytes())
+        (evaluation,) = record.statement.predicate.run.evaluations
+        assert evaluation["ok"]
+        assert row.ok
+        assert row.example["merged"] != row.example["base"]
+        assert Path(row.report).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+        assert row.report in "\n".join(listener.shown)
     assert json.loads((tmp_path / "demo" / "scores.json").read_text())[0]["task"] == rows[0].task
 
 
@@ -92,6 +103,6 @@ def test_a_demo_directory_that_holds_something_else_is_not_taken_for_the_demos(t
 
 def test_without_peft_the_demo_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingComponent, match="PEFT") as refusal:
+    with pytest.raises(MissingComponent, match="peft") as refusal:
         run(Listener(), no_bar, tmp_path)
     assert "pip install" in (refusal.value.hint or "")

@@ -37,7 +37,7 @@ def make_options(
     assume_peft_version: str | None,
     accept_nonfinite_base: bool,
     accept_missing: bool,
-    seed: int,
+    seed: int = 0,
 ) -> Options:
     """The plan's options from those of the command line."""
     from ingot.plan.model import Options
@@ -63,7 +63,7 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _option("--dtype", group=RESULT, type=click.Choice(list(DTYPES)), metavar="DTYPE",
                 help=f"Store all weights as {', '.join(DTYPES)}; default: as in the base."),
         _option("--rounding", group=RESULT, type=click.Choice(ROUNDINGS), default="nearest", show_default=True,
-                help="How a sum in float32 becomes the output dtype; the others keep a small adapter alive in 16 bits."),
+                help="How sums in float32 become the output dtype; the others keep a small adapter alive."),
         _option("--seed", group=RESULT, type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="N",
                 help="Of stochastic rounding: the same seed gives the same bytes."),
         _option("--assume-peft-version", group=RESULT, metavar="VERSION",

@@ -72,6 +72,11 @@ class Progress:
                 self._view.close()
 
 
+def bars(output: Output) -> Callable[[str, int, str], Progress]:
+    """Opens one bar after the other: what is done, of how many units, which unit."""
+    return lambda what, total, unit: Progress(output, total, what, unit=unit)
+
+
 class _Events:
     """{"type": "progress", "what", "unit", "done", "total", "seconds"}, at most once a second, and once at the end."""
 

@@ -1,8 +1,7 @@
 """The demo: a real (small) model, two real adapters, and the main job on them. Needs no network.
 
 assets    the files that come with the package; how they were made stands in training/README.md
-score     greedy answers to held-out samples
-run       plan, merge, verify, score, and the table
+run       plan, merge, verify, validate, and the table
 """
 
 from ingot.demo.run import run

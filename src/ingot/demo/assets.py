@@ -25,6 +25,7 @@ class Task:
 
     name: str
     adapter: Path
+    file: Path
     samples: tuple[Sample, ...]
 
 
@@ -40,11 +41,9 @@ def base() -> Path:
 
 def tasks() -> list[Task]:
     """Every task, in alphabetical order."""
-    return [
-        Task(path.name, path, _samples(DATA / "samples" / f"{path.name}.jsonl"))
-        for path in sorted((DATA / "adapters").iterdir())
-        if (path / "adapter_config.json").is_file()
-    ]
+    adapters = [path for path in sorted((DATA / "adapters").iterdir()) if (path / "adapter_config.json").is_file()]
+    files = [DATA / "samples" / f"{path.name}.jsonl" for path in adapters]
+    return [Task(path.name, path, file, _samples(file)) for path, file in zip(adapters, files, strict=True)]
 
 
 def _samples(path: Path) -> tuple[Sample, ...]:

@@ -1,40 +1,51 @@
-"""`ingot demo`: plan, merge and verify both adapters, score base, adapter-on-base and merged, and show the table."""
+"""`ingot demo`: plan, merge and verify both adapters, hold the merges against base + adapter, and show the evidence."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ingot.demo import assets
 from ingot.demo.assets import Task
-from ingot.demo.score import Score, load, score
-from ingot.errors import CheckFailed, MissingComponent
-from ingot.merge import prepare
+from ingot.errors import CheckFailed
+from ingot.merge import cores, prepare
 from ingot.plan.render import summary_lines
+from ingot.registry import add_evaluation, read_record
 from ingot.registry.verify import verify
+from ingot.storage import RECORD_NAME, PosixDisk, replace_file
+from ingot.validate.brief import brief
+from ingot.validate.libraries import need
+from ingot.validate.page import render
+from ingot.validate.request import Bar, Checked, Request, check
+from ingot.validate.result import Evaluation
+from ingot.validate.run import evaluate
+from ingot.validate.spec import Located
+from ingot.validate.tasks import answer
+from ingot.validate.text import lines
+from ingot.validate.whole import Whole
+
+NEW_TOKENS = 48
 
 
 class Talk(Protocol):
     """What the demo says, and to whom; the command line's Output is one."""
 
+    @property
+    def width(self) -> int: ...
     def say(self, text: str = "", style: str | None = None) -> None: ...
     def lines(self, lines: Iterable[str], *, headings: bool = True) -> None: ...
     def event(self, kind: str, **fields: object) -> None: ...
 
 
-#: Opens a progress bar for so many units of a named work; what it yields is called with every number done.
-Bar = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
-
-
 @dataclass(frozen=True)
 class Row:
-    """The scores of one task, in percent, on `samples` held-out samples."""
+    """The scores of one task, in percent, on `samples` held-out samples, and where what was made of it lies."""
 
     task: str
     samples: int
@@ -42,7 +53,9 @@ class Row:
     adapter: float
     merged: float
     same_answers: int
+    ok: bool
     artifact: str
+    report: str
     example: Mapping[str, str]
 
 
@@ -51,23 +64,27 @@ def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None =
 
     Raises:
         MissingComponent: PEFT or the demo's files are not installed.
-        CheckFailed: a merged model does not verify, or the directory holds something else.
+        CheckFailed: a merged model does not verify, or is not what was trained; the directory holds something else.
     """
-    _require_peft()
+    need("peft", "jinja2", "scipy")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    base, tasks = assets.base(), assets.tasks()
     directory.mkdir(parents=True, exist_ok=True)
-    total = sum(3 * len(task.samples) for task in tasks)
-    artifacts = {task.name: _merge(task, base, directory, talk, stop) for task in tasks}
-    talk.say("scoring: greedy answers to held-out samples, by base, base + adapter (PEFT, unmerged) and merged")
-    with bar(total, "scoring") as progress:
-        rows = [_score(task, base, artifacts[task.name], progress) for task in tasks]
-    report = directory / "scores.json"
-    report.write_text(json.dumps([row.__dict__ for row in rows], indent=2) + "\n", encoding="utf-8")
+    base, tasks = assets.base(), assets.tasks()
+    artifacts = [_merge(task, base, directory, talk, stop) for task in tasks]
+    talk.say("Evidence: base + adapter (PEFT, unmerged) against the merged model, on held-out samples")
+    talk.say()
+    rows = [_row(task, base, path, directory, talk, bar, stop) for task, path in zip(tasks, artifacts, strict=True)]
+    scores = directory / "scores.json"
+    replace_file(PosixDisk(), scores.absolute(), (json.dumps([vars(row) for row in rows], indent=2) + "\n").encode())
     talk.lines(table(rows))
     for row in rows:
         talk.lines(["", *(f"{who:<10} {text}" for who, text in row.example.items())])
-    talk.lines(["", *(f"merged     {row.artifact}" for row in rows), f"scores     {report}"])
+    places = [line for row in rows for line in (f"merged     {row.artifact}", f"report     {row.report}")]
+    talk.lines(["", *places, f"scores     {scores}"])
+    failed = [row for row in rows if not row.ok]
+    if failed:
+        raise CheckFailed("a merged model is not what was trained", where=failed[0].artifact,
+                          hint=f"Look at {failed[0].report}.")  # fmt: skip
     return rows
 
 
@@ -101,22 +118,47 @@ def _merge(task: Task, base: Path, directory: Path, talk: Talk, stop: threading.
     return target
 
 
-def _score(task: Task, base: Path, merged: Path, progress: Callable[[int], None]) -> Row:
-    def of(model: Path, adapter: Path | None = None) -> Score:
-        return score(load(model, adapter), model, task.samples, progress)
+def _row(
+    task: Task, base: Path, merged: Path, directory: Path, talk: Talk, bar: Bar, stop: threading.Event | None
+) -> Row:
+    request = Request(
+        f"{base}+{task.adapter}", (str(merged),), (str(task.file),), chat=True, new_tokens=NEW_TOKENS,
+        dtype="float32", jobs=cores(), work=directory / "answers",
+    )  # fmt: skip
+    checked = check(request)
+    found = evaluate(checked, bar, stop=stop)
+    report = directory / f"{task.name}-report.html"
+    replace_file(PosixDisk(), report.absolute(), render(found).encode("utf-8"))
+    _record(merged, found)
+    talk.lines([*lines(found, talk.width), ""])
+    ((file, metric),) = checked.tasks
+    sides = (checked.reference, *checked.candidates)
+    base_answers, merged_answers = (
+        _answers(Located(side.located.base), checked, bar) for side in sides if side.located
+    )
+    right = sum(metric.score(text, sample) == 1 for text, sample in zip(base_answers, file.samples, strict=True))
+    score = found.candidates[0].tasks[0]
+    count, comparison = score.samples.count, score.comparison
+    example = {"prompt": checked.prompts[0], "base": base_answers[0], "merged": merged_answers[0]}
+    talk.event("scored", task=task.name, report=str(report), ok=found.ok)
+    return Row(
+        task.name, count, 100 * right / count, 100 * comparison.reference, 100 * comparison.candidate,
+        count - len(score.differing), found.ok, str(merged), str(report), example,
+    )  # fmt: skip
 
-    plain, adapted, result = of(base), of(base, task.adapter), of(merged)
-    same = sum(a == b for a, b in zip(adapted.answers, result.answers, strict=True))
-    example = {"prompt": task.samples[0].prompt, "base": plain.answers[0], "merged": result.answers[0]}
-    return Row(task.name, len(task.samples), plain.percent, adapted.percent, result.percent, same, str(merged), example)
+
+def _answers(where: Located, checked: Checked, bar: Bar) -> list[str]:
+    """What a checkpoint answers; what the evaluation was answered is found again and not asked twice."""
+    ((file, metric),), request = checked.tasks, checked.request
+    with (
+        closing(Whole.open(where, dtype=request.dtype)) as model,
+        bar(f"{where.name} answers {file.name}", len(file.samples), "answers") as progress,
+    ):
+        return answer(model, file, metric, progress, chat=True, new_tokens=NEW_TOKENS, work=request.work)
 
 
-def _require_peft() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("peft", "jinja2") if find_spec(name) is None]
-    if missing:
-        raise MissingComponent(
-            f"the demo compares with PEFT, which is not installed ({', '.join(missing)} missing)",
-            hint="Run `pip install 'ingot-merge[validate]'`.",
-        )
+def _record(merged: Path, found: Evaluation) -> None:
+    """Once: a demo that is run again finds what it found before."""
+    record = read_record((merged / RECORD_NAME).read_bytes())
+    if not record.statement.predicate.run.evaluations:
+        add_evaluation(merged, brief(found, found.candidates[0]))

@@ -31,7 +31,7 @@ class Limits:
 
     max_score_drop: float = 0.02
     max_kl: float = 0.05
-    min_top1: float = 0.95
+    min_top1: float = 0.9
     min_survival: float = 0.8
 
     def __post_init__(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,6 @@ from ingot.cli.framework import Verb
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
-    from ingot.cli.output import Output
 
 _EXAMPLES = (
     ("ingot demo", "In ./ingot-demo, which it makes."),
@@ -31,33 +28,12 @@ _DEFAULT = "ingot-demo"
 @output_flags
 @click.pass_obj
 def demo(session: Session, directory: str) -> None:
-    """Merge two adapters into a small model, verify both, and score base, adapter and merged. Needs no network."""
+    """Merge two adapters into a small model, verify both, and show that they are what was trained. Needs no network."""
+    from ingot.cli.progress import bars
     from ingot.demo import run
 
     output = session.output
     with session.stopper.watched() as stop:
-        rows = run(output, lambda total, verb: _bar(output, total, verb), Path(directory), stop=stop)
+        rows = run(output, bars(output), Path(directory), stop=stop)
     output.essence(" ".join(f"{row.task}={row.merged:.1f}%" for row in rows))
     output.result(verb="demo", directory=directory, scores=[row.__dict__ for row in rows])
-
-
-@contextmanager
-def _bar(output: Output, total: int, verb: str) -> Iterator[Callable[[int], None]]:
-    """A bar that counts answers, on a terminal; JSON events; nothing elsewhere."""
-    if output.moving:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(file=output.stderr, no_color=not output.color), transient=True) as bar:
-            task = bar.add_task(verb, total=total)
-            yield lambda number: bar.advance(task, number)
-        return
-    done = 0
-
-    def count(number: int) -> None:
-        nonlocal done
-        done += number
-        output.event("progress", doing=verb, done=done, total=total)
-
-    yield count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +102,7 @@ def _option(*names: str, group: str = RUN, **settings: Any) -> Callable[[Callabl
     group=RESULT,
     type=float,
     metavar="X",
-    help="Gate: share of positions with the same likeliest token [0.95].",
+    help="Gate: share of positions with the same likeliest token [0.9].",
 )
 @_option(
     "--min-survival",
@@ -155,6 +154,7 @@ def validate(
 ) -> None:
     """Hold candidates against base + adapter: their weights, tokens, logits and answers. Exits with 1 where a gate
     fails."""
+    from ingot.cli.progress import bars
     from ingot.validate.request import check
     from ingot.validate.run import evaluate
 
@@ -164,7 +164,7 @@ def validate(
     for warning in checked.warnings:
         output.warn(warning)
     with session.stopper.watched() as stop:
-        evaluation = evaluate(checked, _bars(output), stop=stop)
+        evaluation = evaluate(checked, bars(output), stop=stop)
     if report is not None:
         _write_report(report, evaluation)
     recorded = [] if no_record else _record(checked, evaluation)
@@ -196,12 +196,6 @@ def _check_report(path: Path | None) -> None:
     """Before an hour's work, not after it."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise UsageError("the report cannot be written there", where=path, hint="Name a file in an existing directory.")
-
-
-def _bars(output: Output) -> Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]:
-    from ingot.cli.progress import Progress
-
-    return lambda what, total, unit: Progress(output, total, what, unit=unit)
 
 
 def _write_report(path: Path, evaluation: Evaluation) -> None:
