@@ -216,6 +216,20 @@ def test_the_figures_are_those_of_the_formula(workshop: Workshop, tmp_path: Path
         assert one.subspace_error == pytest.approx(expected, rel=1e-9)
 
 
+def test_factors_in_float64_are_taken_as_they_are_stored(workshop: Workshop, tmp_path: Path) -> None:
+    whole = workshop.adapter(LLAMA)
+    tensors = {name: tensor.double() * (1 + 2**-30) for name, tensor in adapter_tensors(whole).items()}
+    adapter = write_adapter(tmp_path / "a", tensors, json.loads((whole / "adapter_config.json").read_text()))
+    base = workshop.base("llama")
+    merged(base, adapter, tmp_path / "out")
+    found = held(base, adapter, tmp_path / "out")
+    assert named(found) == set()
+    before = on_disk(base)
+    for name, exact in by_formula(load_base(LLAMA, base), adapter).items():
+        rms = (exact - before[name].double()).square().mean().sqrt().item()
+        assert of(found, name).delta_rms == pytest.approx(rms, rel=1e-12)
+
+
 def test_the_figures_over_all_tensors_weigh_them_by_their_size(workshop: Workshop, tmp_path: Path) -> None:
     clean = clean_merge(workshop, LLAMA, tmp_path / "out", torch.bfloat16)
     planted = faults.delta_dropped(clean, tmp_path / "faulty", 2)

@@ -27,7 +27,7 @@ from ingot.errors import Interrupted
 from ingot.formats.tensor_ref import DTYPE_NBYTES, TensorRef
 from ingot.kernels.dtypes import TORCH_DTYPE, as_tensor
 from ingot.validate.diagnosis import diagnose
-from ingot.validate.fidelity import TILE_ELEMENTS, Reading, Sums, measure
+from ingot.validate.fidelity import Reading, Sums, measure
 from ingot.validate.model import Unsupported
 from ingot.validate.pairing import Pair, pair
 from ingot.validate.result import ModuleFidelity, Weights
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ingot.checkpoint.checkpoint import Checkpoint
     from ingot.merge import Job
 
+#: Elements of an untouched tensor that are compared at once.
+_COPY_ELEMENTS = 1 << 20
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 _PARAMETER = re.compile(r"\.(weight|bias)$")
 
@@ -68,7 +70,7 @@ def compare(
     pairing = pair(job, candidate)
     run = _Run(job, candidate, stop or threading.Event(), progress)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if jobs > 1 else threads)  # the workers are the threads
+    torch.set_num_threads(1)  # the workers are the threads
     try:
         results = run.all(pairing.pairs, jobs)
     finally:
@@ -128,8 +130,8 @@ class _Run:
         source, ref = one.op.source, one.ref
         if source is None or (source.dtype != ref.dtype and not {source.dtype, ref.dtype} <= TORCH_DTYPE.keys()):
             return False
-        for begin in range(0, ref.numel, 4 * TILE_ELEMENTS):
-            end = min(begin + 4 * TILE_ELEMENTS, ref.numel)
+        for begin in range(0, ref.numel, _COPY_ELEMENTS):
+            end = min(begin + _COPY_ELEMENTS, ref.numel)
             ours, theirs = self._reading.base(source, begin, end), self._reading.candidate(ref, begin, end)
             if source.dtype != ref.dtype:
                 cast = rounded_once(as_tensor(ours, source.dtype, (end - begin,)).double(), TORCH_DTYPE[ref.dtype])
