@@ -6,30 +6,39 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from ingot.adapters.terms import Load
+from ingot.engine.blocks import Block, blocks_of
 from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.dtypes import as_tensor
+from ingot.kernels.feedback import Preserve, Subspace
 from ingot.kernels.grid import TileGrid
+from ingot.kernels.rounding import Round, Stochastic, nearest
 from ingot.kernels.tile import BlockChange, apply_changes
-from ingot.plan.model import Op
+from ingot.plan.model import Op, Rounding
 
 #: Prepared factors that are kept; the ones in use by a worker live as long as it needs them.
 KEPT_NBYTES = 16 << 20
 
 ReadSource = Callable[[TensorRef, int, int], memoryview]
+#: The op's name, what was made of it, and its number.
+Key = tuple[str, str, int]
 
 
 @dataclass
 class _Slot:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    change: BlockChange | None = None
+    value: Any = None
 
 
 class Changes:
-    """Gives the changes of an op that meet some rows. Each term is prepared once, by the first worker that asks."""
+    """Gives the changes of an op that meet some rows, and how their sum is rounded.
+
+    Each term is prepared once, by the first worker that asks; so is each subspace.
+    """
 
     def __init__(
         self, load: Load, read_source: ReadSource, device: torch.device, dtype: torch.dtype = torch.float32
@@ -39,8 +48,9 @@ class Changes:
         self._dtype = dtype
         self._read_source = read_source
         self._device = device
-        self._slots: OrderedDict[tuple[str, int], _Slot] = OrderedDict()
-        self._nbytes: dict[tuple[str, int], int] = {}
+        self._slots: OrderedDict[Key, _Slot] = OrderedDict()
+        self._nbytes: dict[Key, int] = {}
+        self._blocks: dict[str, tuple[Block, ...]] = {}
         self._lock = threading.Lock()
 
     def of(self, op: Op, begin: int, end: int) -> list[BlockChange]:
@@ -51,20 +61,46 @@ class Changes:
             if placed.rows[0] < end and begin < placed.rows[1]
         ]
 
+    def rounding(self, op: Op, begin: int, end: int) -> Round:
+        """How rows [begin, end) of the op's matrix are rounded."""
+        if op.rounding is Rounding.STOCHASTIC:
+            return Stochastic.of(op.seed, op.name)
+        if op.rounding is Rounding.PRESERVE:
+            blocks = self._blocks.setdefault(op.name, blocks_of(op))
+            meeting = (n for n, block in enumerate(blocks) if block.rows[0] < end and begin < block.rows[1])
+            return Preserve(tuple(self._subspace(op, blocks[n], n) for n in meeting))
+        return nearest
+
     def _change(self, op: Op, number: int) -> BlockChange:
-        key = (op.name, number)
+        placed = op.terms[number]
+
+        def prepare() -> tuple[BlockChange, int]:
+            apply = placed.term.prepare(self._load, lambda: self._tiles(op, number))
+            elements = sum(torch.Size(f.shape).numel() for f in placed.term.factors())
+            return BlockChange(placed.rows, placed.columns, apply), self._dtype.itemsize * elements
+
+        change: BlockChange = self._made((op.name, "change", number), prepare)
+        return change
+
+    def _subspace(self, op: Op, block: Block, number: int) -> Subspace:
+        def prepare() -> tuple[Subspace, int]:
+            space = Subspace.of(block.rows, block.columns, block.factor(self._load))
+            return space, space.basis.nbytes
+
+        space: Subspace = self._made((op.name, "subspace", number), prepare)
+        return space
+
+    def _made(self, key: Key, make: Callable[[], tuple[Any, int]]) -> Any:
         with self._lock:
             slot = self._slots.setdefault(key, _Slot())
             self._slots.move_to_end(key)
         with slot.lock:
-            if slot.change is None:
-                placed = op.terms[number]
-                apply = placed.term.prepare(self._load, lambda: self._tiles(op, number))
-                slot.change = BlockChange(placed.rows, placed.columns, apply)
-                self._keep(key, self._dtype.itemsize * sum(torch.Size(f.shape).numel() for f in placed.term.factors()))
-            return slot.change
+            if slot.value is None:
+                slot.value, nbytes = make()
+                self._keep(key, nbytes)
+            return slot.value
 
-    def _keep(self, key: tuple[str, int], nbytes: int) -> None:
+    def _keep(self, key: Key, nbytes: int) -> None:
         with self._lock:
             self._nbytes[key] = nbytes
             for old in list(self._slots):

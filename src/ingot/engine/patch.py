@@ -74,7 +74,7 @@ class Patcher:
         changes: list[BlockChange] = self._changes.of(op, *rows)
         if not hasattr(self._local, "scratch"):
             self._local.scratch = torch.empty(self._scratch_elements, dtype=torch.float32, device=self._device)
-        merge_tile(weight, rows[0], changes, self._local.scratch, out)
+        merge_tile(weight, rows[0], changes, self._local.scratch, out, self._changes.rounding(op, *rows))
 
 
 def _not_finite(op: Op, element: int) -> NonFiniteError:

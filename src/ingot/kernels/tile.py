@@ -2,8 +2,8 @@
 
     W'[rows, columns] = round( W + Σ sᵢ · Bᵢ[rows, r] @ Aᵢ[r, columns] )
 
-All terms of all adapters accumulate in one float32 tile, and the tile is rounded once, to nearest even, into the
-output dtype.
+All terms of all adapters accumulate in one float32 tile, and the tile is rounded once into the output dtype: to
+nearest even, or as `rounding` says.
 
 Law: an element's value does not depend on how a run was cut into chunks, on the number of workers, or on a resume,
 because the rows of a tile are fixed by the tensor's own shape (`grid.TileGrid`) and a tile is always computed whole.
@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from ingot.kernels.rounding import Round, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,14 @@ def apply_changes(tile: torch.Tensor, row: int, changes: Sequence[BlockChange]) 
 
 
 def merge_tile(
-    weight: torch.Tensor | None, row: int, changes: Sequence[BlockChange], scratch: torch.Tensor, out: torch.Tensor
+    weight: torch.Tensor | None,
+    row: int,
+    changes: Sequence[BlockChange],
+    scratch: torch.Tensor,
+    out: torch.Tensor,
+    rounding: Round = nearest,
 ) -> None:
-    """out[rows, columns] = round(weight + changes), through float32 `scratch` (flat, on the compute device).
+    """out[rows, columns] = rounding(weight + changes), through float32 `scratch` (flat, on the compute device).
 
     `weight` and `out` may be the same memory, in any float dtype; with no weight the tile starts at zero.
     """
@@ -52,4 +59,4 @@ def merge_tile(
     else:
         tile.copy_(weight)
     apply_changes(tile, row, changes)
-    out.copy_(tile)
+    rounding(tile, row, out)

@@ -6,7 +6,8 @@ import math
 import shutil
 from pathlib import Path
 
-from ingot.plan.model import Budget, Plan
+from ingot.adapters.terms import LowRank
+from ingot.plan.model import Budget, Op, Plan, Rounding
 
 #: Measured with `make bench`: a process that has imported torch and opened its files, before the first chunk.
 PROCESS_NBYTES = 275 << 20
@@ -16,6 +17,8 @@ KEPT_NBYTES = 32 << 20
 WORKER_NBYTES = 22 << 20
 #: The buffers of chunks that are being written.
 WRITERS_NBYTES = 32 << 20
+#: A worker's temporaries in error feedback.
+PRESERVE_NBYTES = 4 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.
 ASSUMED_NBYTES_PER_SECOND = 1.0e9
 
@@ -30,6 +33,7 @@ def budget(
     flops = sum(term.flops() for term in terms)
     whole = max((4 * 3 * math.prod(t.shape) for t in terms if t.needs == "whole"), default=0)
     largest = max((4 * sum(math.prod(f.shape) for f in t.factors()) for t in terms), default=0)
+    preserved = max((_basis_nbytes(op) for op in plan.ops), default=0) * len(plan.adapters)
     rate = measured or ASSUMED_NBYTES_PER_SECOND
     return Budget(
         read_nbytes=base_nbytes + adapter_nbytes,
@@ -40,11 +44,21 @@ def budget(
         + WRITERS_NBYTES
         + min(KEPT_NBYTES, 2 * adapter_nbytes)
         + max(0, largest - KEPT_NBYTES)
-        + whole,
+        + whole
+        + preserved
+        + (jobs * PRESERVE_NBYTES if preserved else 0),
         flops=flops,
         nbytes_per_second=rate,
         seconds=1.5 + written / rate,
     )
+
+
+def _basis_nbytes(op: Op) -> int:
+    """A row space that is being made, in float64: the factors, their basis, and its fixed-point form."""
+    if op.rounding is not Rounding.PRESERVE:
+        return 0
+    rights = [placed.term.right.shape for placed in op.terms if isinstance(placed.term, LowRank)]
+    return 3 * 8 * max(math.prod(shape) for shape in rights)
 
 
 def free_nbytes(target: Path) -> int:

@@ -1,9 +1,10 @@
-"""Base and adapters -> Plan, from headers and configs alone.
+"""Base and adapters -> Plan, from headers and configs, and a look at some rows for the rounding.
 
 1. replicate     the base's layers, where the adapter was trained on repeated ones
 2. resolve       each update to edits of parameters (adapters), each parameter to tensors on disk (naming)
 3. ties          which tied parameters must part
 4. ops           one for each output tensor: the base's, changed or not; new ones; dropped ones
+   rounding      how each sum becomes its dtype
 5. laws          every adapter tensor is claimed, every expected module is there
 6. lay out       shards, headers, config, side files
 """
@@ -26,10 +27,12 @@ from ingot.plan import configs
 from ingot.plan.describe import adapter_info, base_info
 from ingot.plan.expected import missing_tensors
 from ingot.plan.layout import lay_out
+from ingot.plan.look import Look
 from ingot.plan.model import Op, Options, Plan, SideFile
 from ingot.plan.notes import notes_and_warnings
 from ingot.plan.replicate import Replication
 from ingot.plan.resolve import PlacedTensor, ResolvedEdit, Weighted, check_claims, claims_of, place, resolve, whole
+from ingot.plan.rounding import decide as decide_rounding
 from ingot.plan.ties import SameValues, Ties, decide
 from ingot.plan.vocabulary import resized_vocabulary
 
@@ -70,7 +73,8 @@ class _Builder:
         claims = claims_of(claimants, self._ops_of(claimants, new))
         explained = check_claims(self.adapters, claims)
         self._change_config(edits, ties)
-        shards = lay_out(self.base, ops)
+        rounded = decide_rounding(ops, self.options, Look(self.base.inputs, [w.inputs for w in self.adapters]))
+        shards = lay_out(self.base, rounded.ops)
         notes, warnings = notes_and_warnings(self.base, self.adapters, edits, shards, ties, self.names)
         return Plan(
             base=base_info(self.base, self.names.model_class),
@@ -83,8 +87,8 @@ class _Builder:
             claims=claims,
             explained=explained,
             dropped=self.dropped,
-            warnings=tuple(warnings),
-            notes=tuple(notes),
+            warnings=(*warnings, *rounded.warnings),
+            notes=(*notes, *rounded.notes),
         )
 
     # -- what the base is ---------------------------------------------------------------------------------------

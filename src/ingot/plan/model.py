@@ -29,6 +29,15 @@ class OpKind(StrEnum):
     NEW = "new"  # a tensor that the base does not have under this name
 
 
+class Rounding(StrEnum):
+    """How the float32 sum of a changed tensor becomes its dtype; see `kernels.rounding`."""
+
+    NEAREST = "nearest"
+    STOCHASTIC = "stochastic"
+    PRESERVE = "preserve"
+    AUTO = "auto"  # asked for; an op has one of the others
+
+
 @dataclass(frozen=True)
 class PlacedTerm:
     """`term` changes rows [rows[0], rows[1]) and columns [columns[0], columns[1]) of the op's matrix."""
@@ -48,6 +57,8 @@ class Op:
         view: the tensor as a matrix (rows, columns), in which the terms are placed.
         terms: applied in this order.
         module: the module path that the plan's table shows for it.
+        rounding: how its float32 values become `dtype`.
+        seed: of stochastic rounding, with the name.
     """
 
     name: str
@@ -57,6 +68,8 @@ class Op:
     view: tuple[int, int]
     terms: tuple[PlacedTerm, ...] = ()
     module: str = ""
+    rounding: Rounding = Rounding.NEAREST
+    seed: int = 0
 
     @property
     def kind(self) -> OpKind:
@@ -168,13 +181,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, as far as it changes bytes."""
+    """What the user asked for, as far as it changes bytes. `rounding` is one of `Rounding`'s values."""
 
     dtype: str | None = None
     rounding: str = "nearest"
     assume_peft_version: str | None = None
     accept_nonfinite_base: bool = False
     accept_missing: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def command(plan: Plan) -> str:
     words += [_weighted(info) for info in plan.adapters]
     words += ["--dtype", _DTYPES.get(options.dtype, options.dtype)] if options.dtype else []
     words += ["--rounding", options.rounding] if options.rounding != "nearest" else []
+    words += ["--seed", str(options.seed)] if options.seed else []
     words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []
     words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
     return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ingot.plan.model import PLAN_VERSION, OpKind, Plan
+from ingot.plan.model import PLAN_VERSION, OpKind, Plan, Rounding
 from ingot.plan.public import claim_matches, is_hub_id, public_name
 from ingot.registry.card import CARD_NAME, build_card
 from ingot.registry.form import (
@@ -109,7 +109,7 @@ def _internals(outcome: Outcome) -> Internals:
         ),
         dtypes=Dtypes("F32", "F32", tuple(sorted({op.dtype for op in plan.ops}))),
         rounding=plan.options.rounding,
-        seed=None,  # nothing here is drawn at random
+        seed=plan.options.seed if any(op.rounding is Rounding.STOCHASTIC for op in plan.ops) else None,
         device=outcome.device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         ingot=__version__,

@@ -5,9 +5,9 @@
     {"op": "dropped", "name", "reason"}
 
 `[begin, end)` are file offsets. `sha256` is the digest of the *file* from its first byte to `end`, so that one pass
-over a damaged file tells which tensor is the first that differs. Changed tensors also have `formulas`, and, where they
-apply, `ranks`, `scalings`, and `sampled` and `changed`: elements compared with the base's, and those that differ.
-Nothing in it depends on when or where a run took place.
+over a damaged file tells which tensor is the first that differs. Changed tensors also have `formulas`, `rounding`, and,
+where they apply, `ranks`, `scalings`, and `sampled` and `changed`: elements compared with the base's, and those that
+differ. Nothing in it depends on when or where a run took place.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def _summary(op: Op) -> dict[str, object]:
         return {}
     terms = [getattr(placed.term, "update", placed.term) for placed in op.terms]
     shown: dict[str, object] = {"formulas": list(dict.fromkeys(placed.term.formula for placed in op.terms))}
+    shown["rounding"] = str(op.rounding)
     ranks = sorted({term.rank for term in terms if hasattr(term, "rank")})
     scalings = sorted({float(term.scaling) for term in terms if hasattr(term, "scaling")})
     return {**shown, **({"ranks": ranks} if ranks else {}), **({"scalings": scalings} if scalings else {})}
