@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingot.cli.arguments import DTYPES, make_options, parse_adapter
+from ingot.cli.arguments import DTYPES, ROUNDINGS, make_options, parse_adapter
 from ingot.errors import UsageError
 
 
@@ -54,3 +54,11 @@ def test_every_dtype_is_one_that_a_merge_can_store() -> None:
     assert set(DTYPES.values()) == MERGEABLE
     assert make_options("fp16", "nearest", None, False, False).dtype == "F16"
     assert make_options(None, "nearest", None, True, False).accept_nonfinite_base
+
+
+def test_every_rounding_of_the_plan_can_be_asked_for() -> None:
+    from ingot.plan.model import Rounding
+
+    assert set(ROUNDINGS) == set(Rounding)
+    options = make_options(None, "stochastic", None, False, False, 7)
+    assert (options.rounding, options.seed) == ("stochastic", 7)
