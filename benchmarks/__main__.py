@@ -80,6 +80,7 @@ def _made(size: str, work: Path) -> Iterator[Path]:
 def _contenders(base: Path, adapter: Path, work: Path, *, with_peft: bool) -> list[Contender]:
     out, known, fresh = work / "out", work / "cache-known", work / "cache-fresh"
     merge = [sys.executable, "-m", "ingot", "merge", str(base), str(adapter), "-o", str(out), "--quiet"]
+    shutil.rmtree(out, ignore_errors=True)
     subprocess.run(merge, env={**os.environ, "INGOT_CACHE": str(known)}, check=True, stdout=subprocess.DEVNULL)
     found = [
         Contender(COPY, ["cp", "-r", str(base), str(out)], out, {}),

@@ -16,7 +16,7 @@ from ingot.demo import assets
 from ingot.errors import AdapterError, Interrupted, UsageError
 from ingot.merge import prepare
 from ingot.storage import DigestMemory
-from ingot.validate.brief import as_json, brief
+from ingot.validate.report.brief import as_json, brief
 from ingot.validate.request import Request, check
 from ingot.validate.result import Evaluation
 from ingot.validate.run import evaluate

@@ -19,16 +19,16 @@ from ingot.plan.render import summary_lines
 from ingot.registry import add_evaluation, read_record
 from ingot.registry.verify import verify
 from ingot.storage import RECORD_NAME, PosixDisk, replace_file
-from ingot.validate.brief import brief
-from ingot.validate.libraries import need
-from ingot.validate.page import render
+from ingot.validate.answers.tasks import answer
+from ingot.validate.models.libraries import need
+from ingot.validate.models.whole import Whole
+from ingot.validate.report.brief import brief
+from ingot.validate.report.page import render
+from ingot.validate.report.text import lines
 from ingot.validate.request import Bar, Checked, Request, check
 from ingot.validate.result import Evaluation
 from ingot.validate.run import evaluate
 from ingot.validate.spec import Located
-from ingot.validate.tasks import answer
-from ingot.validate.text import lines
-from ingot.validate.whole import Whole
 
 NEW_TOKENS = 48
 

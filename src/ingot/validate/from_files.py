@@ -12,12 +12,12 @@ from ingot.validate.result import Subject, Tokens, Weights
 from ingot.validate.spec import Kind, Located
 
 if TYPE_CHECKING:
-    from ingot.validate.tokenizer import Tokenizer
+    from ingot.validate.models.tokenizer import Tokenizer
 
 
 def subject_of(side: Side) -> Subject:
     """The model with its digest and the dtype that it is stored in. Raises InputChangedError, and as it is opened."""
-    from ingot.validate.sources import Sources, stored_dtype
+    from ingot.validate.models.sources import Sources, stored_dtype
 
     if side.located is None:
         return Subject(side.name, str(side.spec.kind), None)
@@ -32,7 +32,7 @@ def tokens_of(checked: Checked, candidate: Side) -> Tokens | None:
 
     Raises Unsupported: one of them is an endpoint, or the reference has no tokenizer.
     """
-    from ingot.validate.tokens import compare_tokens
+    from ingot.validate.predictions.tokens import compare_tokens
 
     if not checked.tasks:
         return None
@@ -56,7 +56,7 @@ def weights_of(checked: Checked, candidate: Side, bar: Bar, stop: threading.Even
     """
     from ingot.checkpoint.checkpoint import Checkpoint
     from ingot.merge import prepare
-    from ingot.validate.weights import compare
+    from ingot.validate.weights.compare import compare
 
     spec = checked.reference.spec
     if spec.kind is not Kind.ADAPTED:
@@ -71,8 +71,8 @@ def weights_of(checked: Checked, candidate: Side, bar: Bar, stop: threading.Even
 
 
 def _tokenizer(located: Located) -> Tokenizer:
-    from ingot.validate.sources import Sources
-    from ingot.validate.tokenizer import Tokenizer
+    from ingot.validate.models.sources import Sources
+    from ingot.validate.models.tokenizer import Tokenizer
 
     with closing(Sources.open(located)) as sources:
         return Tokenizer.open(sources)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingot.errors import UsageError
+from ingot.validate.answers.metrics import Metric, metric_for
+from ingot.validate.answers.samples import SampleFile, read_samples
 from ingot.validate.gates import Limits
-from ingot.validate.metrics import Metric, metric_for
 from ingot.validate.model import Progress
-from ingot.validate.samples import SampleFile, read_samples
 from ingot.validate.spec import Kind, Located, Spec, locate_spec, parse_spec
 
 #: Opens a bar: what is done, of how many units, which unit; what it yields is told of units done.
@@ -116,7 +116,7 @@ def check(request: Request) -> Checked:
     if request.stream_layers and Kind.ENDPOINT in {spec.kind for spec in specs}:
         raise UsageError("the layers of an endpoint cannot be streamed", hint="Leave --stream-layers out.")
     if request.harness:
-        from ingot.validate import harness
+        from ingot.validate.answers import harness
 
         harness.check(request.harness, request.harness_dir)
     if request.stream_layers and not tasks:

@@ -17,19 +17,19 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ingot.errors import Interrupted
+from ingot.validate.answers.metrics import Metric
+from ingot.validate.answers.samples import SampleFile
 from ingot.validate.from_files import subject_of, tokens_of, weights_of
 from ingot.validate.gates import judge
-from ingot.validate.metrics import Metric
 from ingot.validate.model import Model, Progress, Unsupported
+from ingot.validate.predictions.rows import Rows, rows_of
 from ingot.validate.request import Bar, Checked, Side
 from ingot.validate.result import Candidate, Evaluation, HarnessScore, Subject, Task
-from ingot.validate.rows import Rows, rows_of
-from ingot.validate.samples import SampleFile
 from ingot.version import __version__
 
 if TYPE_CHECKING:
-    from ingot.validate.harness import Ran
-    from ingot.validate.logits import Spool
+    from ingot.validate.answers.harness import Ran
+    from ingot.validate.predictions.logits import Spool
 
 Found = TypeVar("Found")
 
@@ -115,10 +115,10 @@ class _Run:
 
     def _open(self, side: Side) -> Model:
         if side.located is None:
-            from ingot.validate.endpoint import Endpoint
+            from ingot.validate.models.endpoint import Endpoint
 
             return Endpoint.open(side.spec.base)
-        from ingot.validate.whole import Whole
+        from ingot.validate.models.whole import Whole
 
         return Whole.open(side.located, dtype=self._request.dtype, device=self._request.device)
 
@@ -134,7 +134,7 @@ class _Run:
         return said
 
     def _answers(self, side: Side, model: Model, file: SampleFile, metric: Metric) -> list[str]:
-        from ingot.validate.tasks import answer
+        from ingot.validate.answers.tasks import answer
 
         request = self._request
         with self._bar(f"{side.name} answers {file.name}", len(file.samples), "answers") as progress:
@@ -143,7 +143,7 @@ class _Run:
             )
 
     def _harness_scores(self, side: Side, model: Model) -> Ran:
-        from ingot.validate.harness import ask
+        from ingot.validate.answers.harness import ask
 
         request = self._request
         with self._bar(f"harness tasks of {side.name}", 0, "requests") as progress:
@@ -155,7 +155,7 @@ class _Run:
     @contextmanager
     def _spool(self, model: Model) -> Iterator[Spool | None]:
         """The reference's logits on the samples' tokens, in a file; None where there are none."""
-        from ingot.validate.logits import spooled
+        from ingot.validate.predictions.logits import spooled
 
         with ExitStack() as stack:
 
@@ -172,7 +172,7 @@ class _Run:
             yield self._attempt(None, "logits", spool) if self._checked.tasks else None
 
     def _tasks(self, reference: _Said, said: _Said) -> tuple[Task, ...]:
-        from ingot.validate.tasks import compared
+        from ingot.validate.answers.tasks import compared
 
         return tuple(
             compared(file, metric, before, after, seed=self._request.seed)
@@ -183,14 +183,14 @@ class _Run:
     def _harness(self, reference: _Said, said: _Said) -> tuple[HarnessScore, ...]:
         if reference.ran is None or said.ran is None:
             return ()
-        from ingot.validate.harness import compare
+        from ingot.validate.answers.harness import compare
 
         return compare(reference.ran, said.ran, seed=self._request.seed)
 
     # -- both models in step, layer by layer
 
     def _by_layers(self, found: Sequence[Candidate]) -> tuple[Subject, list[Candidate]]:
-        from ingot.validate.layers import Streamed, compare_layers
+        from ingot.validate.models.layers import Streamed, compare_layers
 
         request, results = self._request, []
         self._note(None, "answers: they need the whole model in memory; leave --stream-layers out for them")

@@ -200,7 +200,7 @@ def _check_report(path: Path | None) -> None:
 
 def _write_report(path: Path, evaluation: Evaluation) -> None:
     from ingot.storage import PosixDisk, replace_file
-    from ingot.validate.page import render
+    from ingot.validate.report.page import render
 
     replace_file(PosixDisk(), path.absolute(), render(evaluation).encode("utf-8"))
 
@@ -209,7 +209,7 @@ def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
     """Add each candidate's result to its own record, where it is an artifact of ingot; returns their names."""
     from ingot.registry import add_evaluation
     from ingot.storage import RECORD_NAME
-    from ingot.validate.brief import brief
+    from ingot.validate.report.brief import brief
 
     recorded = []
     for side, candidate in zip(checked.candidates, evaluation.candidates, strict=True):
@@ -223,8 +223,8 @@ def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
 
 
 def _show(output: Output, evaluation: Evaluation, report: Path | None, recorded: list[str]) -> None:
-    from ingot.validate.brief import as_json
-    from ingot.validate.text import lines
+    from ingot.validate.report.brief import as_json
+    from ingot.validate.report.text import lines
 
     output.lines(lines(evaluation, output.width))
     places = [f"{'Report':<11}{report}"] if report else []

@@ -1,0 +1,90 @@
+"""Do reference and candidate make the same tokens of the samples, each through its own chat template?
+
+A model that reads other tokens than it was trained on answers worse whatever its weights are. Only tokenizers are
+loaded for this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.validate.model import Unsupported
+from ingot.validate.models.tokenizer import Tokenizer
+from ingot.validate.result import Tokens
+
+
+def compare_tokens(reference: Tokenizer, candidate: Tokenizer | None, prompts: Sequence[str], *, chat: bool) -> Tokens:
+    """Compare the token ids of every prompt, and the vocabularies. `candidate` None: it has no tokenizer.
+
+    Raises Unsupported: the reference cannot read the prompts (no chat template, or one that fails).
+    """
+    same, first = 0, None
+    for number, prompt in enumerate(prompts):
+        expected = _ids(reference, prompt, chat)
+        difference = _difference(reference, candidate, prompt, expected, chat)
+        same += difference is None
+        if difference is not None and first is None:
+            first = f"sample {number}: {difference}"
+    if first is None and candidate is not None and (moved := _moved(reference, candidate)):
+        first = f"{moved}, although no sample shows it"
+    return Tokens(len(prompts), same, first)
+
+
+def _ids(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
+    return tokenizer.encode(tokenizer.render(prompt, chat=chat), special=not chat)
+
+
+def _difference(
+    reference: Tokenizer, candidate: Tokenizer | None, prompt: str, expected: list[int], chat: bool
+) -> str | None:
+    """What differs, in plain words; None where the token ids are the same."""
+    if candidate is None:
+        return "the candidate has no tokenizer"
+    if chat and candidate.template is None:
+        return "the candidate has lost the chat template"
+    try:
+        found = _ids(candidate, prompt, chat)
+    except Unsupported as reason:
+        return str(reason)
+    if found == expected:
+        return None
+    at = next((i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        where = f"{len(expected)} tokens in the reference, {len(found)} in the candidate"
+    else:
+        ours, theirs = _shown(reference, expected[at]), _shown(candidate, found[at])
+        where = f"token {at} is {ours} in the reference, {theirs} in the candidate"
+    return f"{_reason(reference, candidate, prompt, chat)}; {where}"
+
+
+def _reason(reference: Tokenizer, candidate: Tokenizer, prompt: str, chat: bool) -> str:
+    if chat and reference.render(prompt, chat=True) != candidate.render(prompt, chat=True):
+        return "the chat templates render it differently"
+    moved = _moved(reference, candidate)
+    if moved:
+        return moved
+    if _special(reference) != _special(candidate):
+        return "the tokenizers have different special tokens"
+    return "the tokenizers cut it differently"
+
+
+def _moved(reference: Tokenizer, candidate: Tokenizer) -> str | None:
+    """What became of the reference's vocabulary; None where the candidate has all of it. Tokens may have been added."""
+    ours, theirs = reference.inner.get_vocab(), candidate.inner.get_vocab()
+    moved = sum(theirs.get(token) != number for token, number in ours.items())
+    if not moved:
+        return None
+    return f"the tokenizers have different vocabularies ({moved} of {len(ours)} tokens are absent or have another id)"
+
+
+def _special(tokenizer: Tokenizer) -> object:
+    """Which tokens are special, and which are put around plain text."""
+    return (
+        tokenizer.inner.special_tokens_map,
+        sorted(tokenizer.inner.all_special_ids),
+        tokenizer.encode("", special=True),
+    )
+
+
+def _shown(tokenizer: Tokenizer, token: int) -> str:
+    return f"{token} {tokenizer.decode(token)!r}"
