@@ -19,7 +19,7 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/mypy training
-	$(BIN)/mypy -p benchmarks
+	MYPYPATH=src:training $(BIN)/mypy -p benchmarks
 
 unit: $(VENV)/.ready
 	$(BIN)/python -m pytest -q

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ingot.errors import UsageError
 from ingot.plan.figures import counted, listed
-from ingot.validate.result import Candidate, Gate, Logits, ModuleFidelity, Task, Tokens, Weights
+from ingot.validate.result import Candidate, Gate, Logits, Task, Tokens, Weights
 
 #: Names of tensors or modules that one sentence lists.
 _LISTED = 3
@@ -26,7 +26,7 @@ class Limits:
         max_score_drop: of the mean score of each task, a fraction.
         max_kl: mean KL(reference ‖ candidate) over all positions, in nats.
         min_top1: share of positions with the same most likely token.
-        min_survival: of the update of every changed tensor.
+        min_survival: of all updates together, and of each that is named.
     """
 
     max_score_drop: float = 0.02
@@ -55,7 +55,7 @@ def _gates(candidate: Candidate, limits: Limits) -> Iterator[Gate]:
     if candidate.weights is not None:
         yield _weights(candidate.weights)
         if candidate.weights.survival is not None:
-            yield _survival(candidate.weights.modules, limits.min_survival)
+            yield _survival(candidate.weights, limits.min_survival)
     if candidate.logits is not None:
         yield from _logits(candidate.logits, limits)
     for task in candidate.tasks:
@@ -92,16 +92,17 @@ def _weights(weights: Weights) -> Gate:
     return Gate("weights", "base and adapter, but for rounding", found or "so it is", not faults, said)
 
 
-def _survival(modules: tuple[ModuleFidelity, ...], limit: float) -> Gate:
-    known = [module for module in modules if module.survival is not None]
-    worst = min(known, key=lambda module: module.survival or 0.0)
-    below = [module for module in known if (module.survival or 0.0) < limit]
-    least = worst.survival or 0.0
-    said = f"the least of the update is left in {worst.module}: {_percent(least)}"
+def _survival(weights: Weights, limit: float) -> Gate:
+    """All updates together, and each that is named: in a small tensor chance alone may look like a loss."""
+    together = weights.survival or 0.0
+    below = [m for m in weights.modules if m.said and m.survival is not None and m.survival < limit]
+    least = min([together, *(m.survival for m in below if m.survival is not None)])
+    said = f"of all updates together {_percent(together)} is left"
     if below:
-        said += f"; {counted(len(below), 'tensor')} of {len(known)} below the limit"
-        said += f" ({worst.said})" if worst.said else ""
-    return Gate("--min-survival", f"at least {_percent(limit)} of every update", _percent(least), not below, said)
+        worst = min(below, key=lambda module: module.survival or 0.0)
+        said += f"; {counted(len(below), 'tensor')} of {len(weights.modules)} below the limit, {worst.module} the most"
+        said += f": {worst.said}"
+    return Gate("--min-survival", f"at least {_percent(limit)} of every update", _percent(least), least >= limit, said)
 
 
 def _logits(logits: Logits, limits: Limits) -> Iterator[Gate]:

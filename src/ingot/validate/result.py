@@ -52,7 +52,7 @@ class ModuleFidelity:
         equal: share that equals round(W + Δ) to nearest.
         worst_ulp: largest distance to it, in units in the last place of the dtype.
         delta_rms: root mean square of Δ.
-        delta_ulps: root mean square of Δ over that of half an ulp of W: below 1 nearest rounding loses most of it.
+        delta_ulps: root mean square of Δ over that of half an ulp of W: well below 1 nearest rounding loses it.
         survival: <W' - W, Δ> / <Δ, Δ>; 1 is all of it, 0 the base, 2 a double merge. None where Δ is zero.
         subspace_error: |(W' - W - Δ) Q| / |Δ Q|, Q an orthonormal basis of A's rows; None where there is no A.
         said: what is wrong, in plain words; empty when nothing is.
