@@ -14,8 +14,8 @@ from ingot.kernels.rounding import STRIP_NBYTES, chosen, nearest, neighbours
 
 #: Columns that are decided at once: as good as one at a time (docs/rounding.md) at a fraction of the calls.
 STEP = 16
-#: λ·qⱼ·qⱼ on average: how much an error inside the subspace weighs beside one outside. With 1 a small update loses more
-#: than by chance, since nothing is corrected before p is large; above 16 nothing changes any more (docs/rounding.md).
+#: λ·qⱼ·qⱼ on average: how much an error inside the subspace weighs beside one outside. With less a small
+#: update loses more, since nothing is corrected before p is large; with more nothing changes (docs/rounding.md).
 WEIGHT = 16
 #: Bits of an error in fixed point, relative to the largest unit in the last place of its row.
 _ERROR_BITS = 12

@@ -19,7 +19,7 @@ from ingot.plan.model import Op, Options, Rounding
 
 #: `auto` preserves an update whose rms is below so many times that of half a unit in the last place of W: where nearest
 #: begins to be as good (docs/rounding.md).
-PRESERVE_BELOW = 4.0
+PRESERVE_BELOW = 2.0
 #: Below this the plan warns of nearest: a hundredth of the effect is lost here, two thirds at a tenth of it.
 LOST_BELOW = 1.0
 #: Tensors that are looked at for the warning, spread over all; adapter tensors that are larger are left out.
