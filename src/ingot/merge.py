@@ -122,7 +122,7 @@ def prepare(
     target: Path | None = None,
     jobs: int | None = None,
 ) -> Job:
-    """Open base and adapters and plan their merge; reads headers and configs, writes nothing.
+    """Open base and adapters and plan their merge; reads headers, configs and a few rows, writes nothing.
 
     Args:
         base: a directory or a Hub id.

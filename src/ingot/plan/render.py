@@ -209,7 +209,7 @@ def as_json(plan: Plan) -> dict[str, object]:
     base: {name, revision, commit, model_class, config_sha256, files: [{name, nbytes, header_sha256}]}
     adapters: [{name, revision, commit, weight, method, ranks, alphas, peft_version, claimed_base,
                 claimed_revision, claim_matches: bool | null, config_sha256, files, tensors}]
-    options: {dtype, rounding, assume_peft_version, accept_nonfinite_base}
+    options: {dtype, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed}
     tensors: {changed | cast | new | copied: {count, nbytes}}
     groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings}]
     shards: [{file, nbytes, tensors, untouched}]

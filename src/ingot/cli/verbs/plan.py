@@ -45,7 +45,7 @@ _EXAMPLES = (
 def plan(
     session: Session, /, base: str, adapters: tuple[str, ...], target: str | None, jobs: int | None, **options: Any
 ) -> None:
-    """Show what a merge would do and cost, from headers and configs alone. Writes nothing."""
+    """Show what a merge would do and cost, from headers, configs and a look at a few rows. Writes nothing."""
     from ingot.merge import prepare
     from ingot.plan.render import as_json, as_lines
 
