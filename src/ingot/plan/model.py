@@ -1,7 +1,7 @@
 """The plan: what a merge will write, as data.
 
-A plan is made from headers, configs and a look at a few rows (`plan.look`). It can be printed, hashed, stored and compared, and `engine` executes
-that same object; nothing is decided later. See `plan.build` for how it comes about.
+A plan is made from headers, configs and a look at a few rows (`plan.look`). It can be printed, hashed, stored and
+compared, and `engine` executes that same object; nothing is decided later. See `plan.build` for how it comes about.
 """
 
 from __future__ import annotations
