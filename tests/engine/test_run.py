@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -230,16 +231,28 @@ def test_a_sum_that_overflows_float16_is_refused_with_its_tensor(tmp_path: Path)
 
 def test_a_base_that_changes_during_the_run_is_noticed(places: tuple[Path, Path, Path]) -> None:
     base, adapter, out = places
-    shard = base / "model-00003-of-00003.safetensors"
+    shard, calls = base / "model-00003-of-00003.safetensors", itertools.count()
 
     def touch(nbytes: int) -> None:
-        data = bytearray(shard.read_bytes())
-        data[-1] ^= 1
-        shard.write_bytes(bytes(data))
+        if next(calls) == 0:
+            data = bytearray(shard.read_bytes())
+            data[-1] ^= 1
+            shard.write_bytes(bytes(data))
 
     with pytest.raises(InputChangedError) as refusal:
         merge(base, adapter, out, jobs=1, progress=touch)
     assert refusal.value.exit_code == 17
+    assert not out.exists()
+
+
+def test_a_progress_that_fails_ends_the_run_with_its_error_and_no_hang(places: tuple[Path, Path, Path]) -> None:
+    base, adapter, out = places
+
+    def fail(nbytes: int) -> None:
+        raise LookupError("no terminal")
+
+    with pytest.raises(LookupError, match="no terminal"):
+        merge(base, adapter, out, jobs=2, progress=fail)
     assert not out.exists()
 
 

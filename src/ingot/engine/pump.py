@@ -184,10 +184,12 @@ class Pump:
             running.one_ended(written=False)
 
     def _write(self, running: Running, chunk: Chunk, buffer: memoryview) -> None:
-        written = self._attempt(running.write, chunk, buffer)
-        self._buffers.put(buffer)
-        if written:
+        def write_and_tell(chunk: Chunk, buffer: memoryview) -> None:
+            running.write(chunk, buffer)
             self._progress(chunk.end - chunk.begin)
+
+        written = self._attempt(write_and_tell, chunk, buffer)
+        self._buffers.put(buffer)
         running.one_ended(written=written)
 
     def _attempt(self, work: Callable[[Chunk, memoryview], None], chunk: Chunk, buffer: memoryview) -> bool:

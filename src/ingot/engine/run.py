@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ingot.engine.chunk import Sampled
 from ingot.engine.pump import Progress, Pump, Running, ShardResult
+from ingot.errors import Interrupted
 from ingot.formats.index import build_index
 from ingot.plan.model import Plan, ShardPlan
 from ingot.storage.digest_memory import DigestMemory
@@ -94,6 +95,8 @@ def execute(plan: Plan, base: Files, adapters: Sequence[Files], target: Path, ru
             _write_small(staging, name, data, outcome)
         for file in [*base.values(), *(file for files in adapters for file in files.values())]:
             file.check_unchanged()
+        if run.stop.is_set():  # told to stop when every shard was whole already: they are kept, nothing is published
+            raise Interrupted("the run was interrupted")
         outcome.seconds = time.monotonic() - started
         staging.publish(record(outcome))
     return outcome
