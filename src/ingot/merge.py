@@ -89,7 +89,7 @@ class Job:
         run = Run(
             disk=disk or PosixDisk(),
             jobs=self.jobs,
-            device=_checked_device(device),
+            device=checked_device(device),
             version=__version__,
             stop=stop or threading.Event(),
             progress=progress,
@@ -178,7 +178,7 @@ def _same_values(adapters: Sequence[Weighted], one: Factor, other: Factor) -> bo
     return torch.equal(read(one), read(other))
 
 
-def _checked_device(name: str) -> str:
+def checked_device(name: str) -> str:
     """`name` where torch can compute on it. The CPU is not asked for: that would wait for torch's import."""
     if name == "cpu":
         return name

@@ -88,6 +88,8 @@ def test_quiet_leaves_one_word(artifact: Path, capsys: pytest.CaptureFixture[str
         (["MERGED", "--reference", "REFERENCE", "--max-kl", "nan"], 2, "out of range"),
         (["MERGED", "--reference", "REFERENCE", "--report", "/no/such/report.html"], 2, "cannot be written"),
         (["MERGED", "--reference", "REFERENCE", "--min-top"], 2, "no such option"),
+        (["MERGED", "--reference", "REFERENCE", "--device", "gpu"], 2, "no such device"),
+        (["MERGED", "--reference", "REFERENCE", "--device", "cuda:99"], 18, "CUDA"),
         (["model.gguf", "--reference", "REFERENCE"], 18, "GGUF"),
         (["http://127.0.0.1:9/v1", "--reference", "REFERENCE", "--samples", "SAMPLES"], 2, "127.0.0.1"),
     ],

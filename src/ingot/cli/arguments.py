@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from ingot.checkpoint.named import named
 from ingot.checkpoint.named import parse_adapter as parse_adapter
 from ingot.cli.framework import OUTPUT, RESULT, RUN, Option
+from ingot.errors import UsageError
 
 if TYPE_CHECKING:
     from ingot.plan.model import Options
@@ -29,6 +31,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def parse_base(text: str) -> str:
     """BASE as it was typed. Raises UsageError when it is empty, which a path would take for the current directory."""
     return named(text, "BASE")
+
+
+def device_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    """`name`, when it is spelled like a device; whether this machine has it, the run will say."""
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise UsageError(f"no such device: {name}", expected="cpu, cuda or cuda:N")
+    return name
 
 
 def make_options(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingot.errors import UsageError
+from ingot.merge import checked_device
 from ingot.validate.answers.metrics import Metric, metric_for
 from ingot.validate.answers.samples import SampleFile, read_samples
 from ingot.validate.gates import Limits
@@ -106,8 +107,9 @@ def check(request: Request) -> Checked:
     Raises:
         UsageError: a spec, a sample file or a metric is at fault, or there is nothing to compare by.
         BaseError, AdapterError: a model is not there.
-        MissingComponent: a GGUF file.
+        MissingComponent: a GGUF file, or a device that this machine lacks.
     """
+    checked_device(request.device)
     specs = [parse_spec(text) for text in (request.reference, *request.candidates)]
     files = read_samples(request.samples, request.metric)
     tasks = tuple((file, metric_for(file)) for file in files)

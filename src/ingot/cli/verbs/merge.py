@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from ingot.cli.arguments import (
     BASE_AND_ADAPTERS,
+    device_name,
     jobs_option,
     make_options,
     output_flags,
@@ -37,13 +37,6 @@ _EXAMPLES = (
 )
 
 
-def _device(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
-    """`name`, when it is spelled like a device; whether this machine has it, the run will say."""
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        raise UsageError(f"no such device: {name}", expected="cpu, cuda or cuda:N")
-    return name
-
-
 @click.command(
     cls=Verb,
     short_help="The same plan, executed: a checkpoint, whole or absent.",
@@ -54,8 +47,8 @@ def _device(_context: click.Context, _parameter: click.Parameter, name: str) -> 
 @click.argument("adapters", metavar="ADAPTER[=WEIGHT]...", nargs=-1, required=True)
 @click.option("-o", "--output", "target", cls=Option, group=RUN, metavar="OUT", required=True,
               help="The directory to be made. It appears when it is whole; it must not exist before.")  # fmt: skip
-@click.option("--device", cls=Option, group=RUN, metavar="DEVICE", default="cpu", show_default=True, callback=_device,
-              help="Where the arithmetic is done: cpu, cuda or cuda:N.")  # fmt: skip
+@click.option("--device", cls=Option, group=RUN, metavar="DEVICE", default="cpu", show_default=True,
+              callback=device_name, help="Where the arithmetic is done: cpu, cuda or cuda:N.")  # fmt: skip
 @jobs_option
 @click.option("--restart", cls=Option, group=RUN, is_flag=True,
               help="Drop what an interrupted run of this output has finished, and begin anew.")  # fmt: skip

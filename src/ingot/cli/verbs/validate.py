@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingot.cli.arguments import DTYPES, output_flags
+from ingot.cli.arguments import DTYPES, device_name, output_flags
 from ingot.cli.framework import OUTPUT, RESULT, RUN, Option, Verb
 from ingot.errors import CheckFailed, UsageError
 
@@ -131,7 +131,9 @@ def _option(*names: str, group: str = RUN, **settings: Any) -> Callable[[Callabl
     is_flag=True,
     help="Run both layer by layer from the files, in bounded memory: logits, and where along the depth they part.",
 )
-@_option("--device", metavar="DEVICE", default="cpu", show_default=True, help="Where the models run.")
+@_option(
+    "--device", metavar="DEVICE", default="cpu", show_default=True, callback=device_name, help="Where the models run."
+)
 @_option(
     "--work",
     metavar="DIR",
