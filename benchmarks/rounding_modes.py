@@ -222,7 +222,11 @@ def _times(rows: int, columns: int, rank: int, dtype: torch.dtype, repeats: int)
     generator = torch.Generator().manual_seed(0)
     weight = (torch.randn(rows, columns, generator=generator) * 0.036).to(dtype)
     A, B = torch.randn(rank, columns, generator=generator), torch.randn(rows, rank, generator=generator) * 1e-5
-    change = BlockChange((0, rows), (0, columns), lambda tile, row: tile.addmm_(B[row : row + len(tile)], A))
+
+    def add(tile: torch.Tensor, row: int) -> None:
+        tile.addmm_(B[row : row + len(tile)], A)
+
+    change = BlockChange((0, rows), (0, columns), add)
     modes: dict[str, Round] = {
         "nearest": nearest,
         "stochastic": Stochastic.of(0, "w"),
