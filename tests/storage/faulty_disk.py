@@ -316,10 +316,11 @@ class FaultyFile:
         self.disk._operate("sync_file", self.path, act)
 
     def close(self) -> None:
-        if not self.disk.crashed:
-            self.inner.close()
-            if not self.pending:
-                self.drop()
+        with self.disk._mutex:  # another thread may be in the middle of the crash, which drops the same descriptor
+            if not self.disk.crashed:
+                self.inner.close()
+                if not self.pending:
+                    self.drop()
 
     def __del__(self) -> None:
         self.drop()
