@@ -156,7 +156,7 @@ def _task(rng: random.Random, samples: SampleSet, noise: float) -> Task:
         right[(0 if candidate_right else 1) if ours else (2 if candidate_right else 3)] += 1
         if not differs:
             continue
-        subject = f"~/work/{sample}" if samples.name == "commands" else str(1960 + sample)
+        subject = f"~/notes/{sample}" if samples.name == "commands" else str(1960 + sample)
         good = expected.format(subject)
         differing.append(
             Answer(
