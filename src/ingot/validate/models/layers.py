@@ -15,7 +15,8 @@ from ingot.validate.model import Progress, Unsupported
 from ingot.validate.models import unmerged
 from ingot.validate.models.filling import Filling, build
 from ingot.validate.models.march import March, decoder_layers
-from ingot.validate.models.sources import Sources, context_of
+from ingot.validate.models.sources import Sources
+from ingot.validate.models.stored import Stored
 from ingot.validate.models.tokenizer import Tokenizer
 from ingot.validate.predictions.logits import Tally, common_columns
 from ingot.validate.predictions.rows import Rows, batches, padded
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Streamed:
+class Streamed(Stored):
     """A `Model` of which one layer at a time is in memory. It gives logits; answers it cannot give."""
 
     def __init__(self, sources: Sources, tokenizer: Tokenizer, model: Any, filling: Filling, device: str) -> None:
@@ -62,35 +63,9 @@ class Streamed:
         return Subject(self._sources.located.name, str(self._sources.kind), self._sources.digest(), dtype)
 
     @property
-    def columns(self) -> int:
-        """Logits of a token: rows of the output embedding."""
-        return int(self._model.get_output_embeddings().weight.shape[0])
-
-    @property
     def depth(self) -> int:
         """How many layers it has."""
         return len(decoder_layers(self._model))
-
-    @property
-    def prefix(self) -> int:
-        return self.tokenizer.prefix
-
-    @property
-    def context(self) -> int | None:
-        return context_of(self._model.config)
-
-    @property
-    def vocabulary(self) -> int:
-        return self.tokenizer.count
-
-    def render(self, prompt: str, *, chat: bool) -> str:
-        return self.tokenizer.render(prompt, chat=chat)
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        return self.tokenizer.encode(text, special=special)
-
-    def decode(self, token: int) -> str:
-        return self.tokenizer.decode(token)
 
     def logits(self, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[torch.Tensor]:
         """See `Model.logits`. All rows go through a layer before the next is read."""

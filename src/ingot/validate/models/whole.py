@@ -14,7 +14,8 @@ from ingot.errors import BaseError
 from ingot.validate.model import Progress, Unsupported
 from ingot.validate.models import unmerged
 from ingot.validate.models.libraries import loading, need
-from ingot.validate.models.sources import Sources, context_of, model_class, model_config
+from ingot.validate.models.sources import Sources, model_class, model_config
+from ingot.validate.models.stored import Stored
 from ingot.validate.models.tokenizer import Tokenizer
 from ingot.validate.predictions.rows import batches, padded
 from ingot.validate.result import Subject
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Whole:
+class Whole(Stored):
     """A `Model`. Answers and logits depend on the batches that rows stand in, and on nothing else."""
 
     def __init__(self, sources: Sources, tokenizer: Tokenizer, model: Any, device: str) -> None:
@@ -68,32 +69,6 @@ class Whole:
         quantized = self._sources.quantized
         return Subject(self._sources.located.name, str(self._sources.kind), self._sources.digest(),
                        dtype if quantized is None else f"{quantized}, {dtype}")  # fmt: skip
-
-    @property
-    def columns(self) -> int:
-        """Logits of a token: rows of the output embedding."""
-        return int(self._model.get_output_embeddings().weight.shape[0])
-
-    @property
-    def prefix(self) -> int:
-        return self.tokenizer.prefix
-
-    @property
-    def context(self) -> int | None:
-        return context_of(self._model.config)
-
-    @property
-    def vocabulary(self) -> int:
-        return self.tokenizer.count
-
-    def render(self, prompt: str, *, chat: bool) -> str:
-        return self.tokenizer.render(prompt, chat=chat)
-
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        return self.tokenizer.encode(text, special=special)
-
-    def decode(self, token: int) -> str:
-        return self.tokenizer.decode(token)
 
     def logits(self, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[torch.Tensor]:
         """See `Model.logits`. Neighbouring rows share a batch, padded on the right: sort them by length."""
