@@ -10,8 +10,9 @@ from typing import Any
 import peft
 import pytest
 
-from ingot.adapters.config import LoraConfig, parse_config
-from ingot.adapters.refusals import NEVER, NOT_YET
+from ingot.adapters import LoraConfig, parse_config
+from ingot.adapters.methods.registry import methods
+from ingot.adapters.refusals import NEVER
 from ingot.errors import AdapterError
 
 REAL = Path(__file__).parents[3] / "shared" / "adapters"
@@ -102,11 +103,10 @@ def test_initializations_that_can_be_merged_are_taken(value: object) -> None:
     assert lora(init_lora_weights=value).init_lora_weights == (value if value is not None else False)
 
 
-def test_every_method_of_peft_but_lora_is_refused_as_never_or_not_yet() -> None:
-    methods = {str(method.value) for method in peft.PeftType} - {"LORA"}
-    assert methods <= NOT_YET | NEVER
-    assert not NOT_YET & NEVER
-    for method in methods:
+def test_every_method_of_peft_but_lora_is_merged_or_refused() -> None:
+    assert {str(method.value) for method in peft.PeftType} - {"LORA"} <= {*methods(), *NEVER}
+    assert not set(methods()) & NEVER
+    for method in NEVER:
         with pytest.raises(AdapterError, match=method):
             parse_config({"peft_type": method})
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
-from ingot.adapters.config import parse_config
+from ingot.adapters import parse_config
 from ingot.adapters.patterns import compile_pattern, pattern_value
 from ingot.errors import AdapterError
 

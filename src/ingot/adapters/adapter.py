@@ -10,11 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ingot.adapters.config import LoraConfig, parse_config
+from ingot.adapters.config import AdapterConfig
 from ingot.adapters.edit import Update
-from ingot.adapters.grouping import group_tensors
 from ingot.adapters.module import Module, ModuleKind
+from ingot.adapters.parsing import group, method_of, parse_config
 from ingot.adapters.saved import SavedUpdate, is_embedding
+from ingot.adapters.tokens import TokensUpdate
 from ingot.adapters.versions import release_of
 from ingot.errors import AdapterError, UsageError
 from ingot.formats import TensorRef, read_header, read_torch_zip
@@ -40,10 +41,10 @@ _WRAPPED = (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKi
 
 @dataclass(frozen=True)
 class Adapter:
-    """One LoRA adapter.
+    """One adapter.
 
-    Laws: every tensor of the file is in `tensors` of exactly one update, or a key of `explained` with the reason why a
-    merge does not need it. Nothing but headers and the config has been read.
+    Laws: every tensor of the file is in `tensors` of exactly one update, or shared by the layers of a method, or a key
+    of `explained` with the reason why a merge does not need it. Nothing but headers and the config has been read.
 
     Attributes:
         root: the directory.
@@ -54,7 +55,7 @@ class Adapter:
 
     root: Path
     index: int
-    config: LoraConfig
+    config: AdapterConfig
     tensors: Mapping[str, TensorRef]
     updates: tuple[Update, ...]
     explained: Mapping[str, str]
@@ -89,7 +90,7 @@ class Adapter:
                 config = replace(config, peft_version=assume_peft_version)
             weights = opened.enter_context(InputFile.open(root, _weights_name(root), error=AdapterError))
             tensors = {ref.name: ref for ref in _read_tensors(weights)}
-            updates, explained = group_tensors(config, tuple(tensors.values()), adapter_index)
+            updates, explained = group(config, tuple(tensors.values()), adapter_index)
             opened.pop_all()
         return cls(root, adapter_index, config, tensors, updates, explained, config_file, weights, side_files)
 
@@ -109,7 +110,7 @@ class Adapter:
         return tuple(sorted(rank for rank in ranks if rank is not None))
 
     def expects(self, path: str, *, kind: ModuleKind = ModuleKind.UNKNOWN) -> bool:
-        """Whether PEFT would have put a LoRA layer on the module of this path, spelled as the adapter spells it.
+        """Whether PEFT would have put a layer on the module of this path, spelled as the adapter spells it.
 
         `kind` is asked for `target_modules: all-linear` alone. Where the config does not say what it targets, it is
         what the file holds.
@@ -129,9 +130,11 @@ class Adapter:
         """
         path = module.path if path is None else path
         missing = []
-        if module.kind in _WRAPPED and self.expects(path, kind=module.kind) and path not in self._layer_paths():
+        method = method_of(self.config)
+        wrapped = _WRAPPED if method is None else method.kinds
+        if module.kind in wrapped and self.expects(path, kind=module.kind) and path not in self._layer_paths():
             role = "lora_embedding_A" if module.kind is ModuleKind.EMBEDDING else "lora_A.weight"
-            missing.append(f"{path}.{role}")
+            missing.append(f"{path}.{role if method is None else method.roles[0]}")
         parameter = any(self.config.targets_parameter(path, name) for name in module.parameters)
         if parameter and path not in self._layer_paths():
             missing.append(f"{path}.lora_A.weight")
@@ -148,7 +151,9 @@ class Adapter:
         return tuple(name for name in biases if self.config.trains(f"{path}.{name}", wrapped=wrapped))
 
     def _layer_paths(self) -> frozenset[str]:
-        return frozenset(update.path for update in self.updates if hasattr(update, "rank"))
+        """The modules that have a layer of the method."""
+        whole = (SavedUpdate, TokensUpdate)
+        return frozenset(update.path for update in self.updates if not isinstance(update, whole))
 
     def close(self) -> None:
         """Close its files."""
@@ -196,7 +201,7 @@ def _listing(path: Path) -> list[str]:
         raise AdapterError(what, where=path, hint="Give the directory that holds adapter_config.json.") from cause
 
 
-def _read_config(file: InputFile) -> LoraConfig:
+def _read_config(file: InputFile) -> AdapterConfig:
     raw = loads(file.read(0, file.nbytes), where=CONFIG_NAME, error=AdapterError)
     if not isinstance(raw, dict):
         raise AdapterError("config is no JSON object", where=CONFIG_NAME, found=type(raw).__name__)

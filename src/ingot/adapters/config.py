@@ -1,22 +1,19 @@
-"""`adapter_config.json` of a LoRA adapter: what changes the result is read strictly, everything else is only kept.
+"""`adapter_config.json`, the part that all PEFT methods share: which modules were trained, and what was saved whole.
 
-Every PEFT release adds keys, so an absent key means its default and an unknown one is no error. Defaults are those of
-PEFT's `LoraConfig`.
+What changes the result is read strictly, everything else is only kept. Every PEFT release adds keys, so an absent key
+means its default and an unknown one is no error.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ingot.adapters.fields import Fields
-from ingot.adapters.patterns import compile_pattern, layer_index, matches_modules, matches_suffix, pattern_value
-from ingot.adapters.refusals import refuse_other_dialect, refuse_unmergeable
+from ingot.adapters.patterns import compile_pattern, layer_index, matches_modules, matches_suffix
 from ingot.adapters.versions import Release, release_of
-from ingot.errors import AdapterError
 
 #: Modules that PEFT adds to `modules_to_save` for a task, whether or not the file says so.
 TASK_HEADS = {
@@ -26,49 +23,20 @@ TASK_HEADS = {
 }
 
 
-@dataclass(frozen=True)
-class BlockDiagonal:
-    """`use_bdlora`: the factor of the modules whose path contains one of these texts is stored as diagonal blocks."""
-
-    a: tuple[str, ...]
-    b: tuple[str, ...]
-    blocks: int
-    strict: bool
-
-    def sides(self, path: str) -> tuple[bool, bool]:
-        """Whether A, and whether B, of this module is block-diagonal.
-
-        Raises:
-            AdapterError: both are, or none is although `match_strict` asks for one; PEFT refuses these too.
-        """
-        a, b = any(text in path for text in self.a), any(text in path for text in self.b)
-        if (a and b) or (self.strict and not (a or b)):
-            found = "both" if a else "none"
-            raise AdapterError("use_bdlora must name one factor of a module", where=path, expected="one", found=found)
-        return a, b
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """A LoRA adapter's configuration; names as in PEFT, sets as tuples, null lists as empty ones.
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What every adapter's configuration says; names as in PEFT, sets as tuples, null lists as empty ones.
 
     Attributes:
+        method: PEFT's name of the method in capitals, such as LORA.
         target_modules: None where the file does not say; a text is a regular expression or `all-linear`.
         trainable_token_indices: token rows for the input embedding, or by the end of the module's path.
         layer_replication: the base's layers [begin, end) that the trained model is put together from.
-        raw: the whole file, for the record.
+        raw: the whole file, for the record and for what only one method asks.
     """
 
-    r: int = 8
-    lora_alpha: float = 8
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    use_rslora: bool = False
-    use_dora: bool = False
-    lora_bias: bool = False
-    fan_in_fan_out: bool = False
+    method: str = "LORA"
     bias: str = "none"
-    init_lora_weights: bool | str = True
     target_modules: tuple[str, ...] | str | None = None
     exclude_modules: tuple[str, ...] | str = ()
     layers_to_transform: tuple[int, ...] = ()
@@ -76,9 +44,7 @@ class LoraConfig:
     target_parameters: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
     trainable_token_indices: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
-    ensure_weight_tying: bool = False
     layer_replication: tuple[tuple[int, int], ...] = ()
-    block_diagonal: BlockDiagonal | None = None
     peft_version: str | None = None
     base_model_name_or_path: str | None = None
     revision: str | None = None
@@ -91,19 +57,20 @@ class LoraConfig:
         return release_of(self.peft_version)
 
     @property
+    def title(self) -> str:
+        """The method and its variants, for people."""
+        return self.method
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The distinct values of alpha in use, where the method has one."""
+        return ()
+
+    @property
     def base_model_class(self) -> str | None:
         """The class that the model had in training, where the adapter was not trained for a task of PEFT's."""
         name = self.auto_mapping.get("base_model_class")
         return name if isinstance(name, str) else None
-
-    def rank(self, path: str) -> int:
-        """The rank that the config gives to a module or parameter."""
-        return int(pattern_value(path, self.rank_pattern, self.r))
-
-    def scaling(self, path: str, rank: int) -> float:
-        """alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
-        alpha = float(pattern_value(path, self.alpha_pattern, self.lora_alpha))
-        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
     def excludes(self, path: str) -> bool:
         """Whether PEFT leaves this module alone although `target_modules` may name it."""
@@ -148,7 +115,7 @@ class LoraConfig:
         """
         if self.bias == "all":
             return "bias" in parameter
-        return self.bias == "lora_only" and wrapped and parameter.endswith(".bias")
+        return self.bias.endswith("_only") and wrapped and parameter.endswith(".bias")
 
     @property
     def saved_names(self) -> tuple[str, ...]:
@@ -163,67 +130,31 @@ class LoraConfig:
         return found[-1] if found else None
 
 
-def parse_config(raw: Mapping[str, Any], *, where: str = "adapter_config.json") -> LoraConfig:
-    """The config of a LoRA adapter that can be merged.
-
-    Raises:
-        AdapterError: it is not PEFT's, not LoRA, a value has the wrong type, or the result has no merged form; the
-            hint says the way out.
-    """
-    refuse_other_dialect(raw, where)
-    fields = Fields(raw, where)
-    config = LoraConfig(
-        r=fields.integer("r", 8),
-        lora_alpha=fields.number("lora_alpha", 8),
-        rank_pattern=fields.mapping_of_integers("rank_pattern"),
-        alpha_pattern=fields.mapping_of_numbers("alpha_pattern"),
-        use_rslora=fields.boolean("use_rslora"),
-        use_dora=fields.boolean("use_dora"),
-        lora_bias=fields.boolean("lora_bias"),
-        fan_in_fan_out=fields.boolean("fan_in_fan_out"),
-        bias=fields.choice("bias", ("none", "all", "lora_only")),
-        init_lora_weights=fields.initialization("init_lora_weights"),
-        target_modules=fields.texts_or_text("target_modules"),
-        exclude_modules=fields.texts_or_text("exclude_modules") or (),
-        layers_to_transform=fields.integers("layers_to_transform") or (),
-        layers_pattern=fields.texts("layers_pattern"),
-        target_parameters=fields.texts("target_parameters"),
-        modules_to_save=fields.texts("modules_to_save"),
-        trainable_token_indices=fields.tokens("trainable_token_indices"),
-        ensure_weight_tying=fields.boolean("ensure_weight_tying"),
-        layer_replication=fields.ranges("layer_replication"),
-        block_diagonal=_block_diagonal(fields),
-        peft_version=fields.text("peft_version"),
-        base_model_name_or_path=fields.text("base_model_name_or_path"),
-        revision=fields.text("revision"),
-        task_type=fields.text("task_type"),
-        auto_mapping=fields.mapping("auto_mapping"),
-        raw=raw,
-    )
-    refuse_unmergeable(raw, config.init_lora_weights, where)
-    if config.use_dora and config.lora_bias:
-        raise AdapterError("PEFT defines no lora_bias together with DoRA", where=where, found="both true")
-    _check_patterns(config)
-    return config
+def common_settings(fields: Fields) -> dict[str, Any]:
+    """The arguments of `AdapterConfig`, read from the file. Raises AdapterError for a value of a wrong type."""
+    return {
+        "method": str(fields.raw.get("peft_type") or "LORA").upper(),
+        "target_modules": fields.texts_or_text("target_modules"),
+        "exclude_modules": fields.texts_or_text("exclude_modules") or (),
+        "layers_to_transform": fields.integers("layers_to_transform") or (),
+        "layers_pattern": fields.texts("layers_pattern"),
+        "target_parameters": fields.texts("target_parameters"),
+        "modules_to_save": fields.texts("modules_to_save"),
+        "trainable_token_indices": fields.tokens("trainable_token_indices"),
+        "layer_replication": fields.ranges("layer_replication"),
+        "peft_version": fields.text("peft_version"),
+        "base_model_name_or_path": fields.text("base_model_name_or_path"),
+        "revision": fields.text("revision"),
+        "task_type": fields.text("task_type"),
+        "auto_mapping": fields.mapping("auto_mapping"),
+        "raw": fields.raw,
+    }
 
 
-def _block_diagonal(fields: Fields) -> BlockDiagonal | None:
-    raw = fields.mapping("use_bdlora")
-    if not raw:
-        return None
-    inner = Fields(raw, f"use_bdlora of {fields.where}")
-    return BlockDiagonal(
-        a=inner.texts("target_modules_bd_a"),
-        b=inner.texts("target_modules_bd_b"),
-        blocks=inner.integer("nblocks", 1),
-        strict=inner.boolean("match_strict", True),
-    )
-
-
-def _check_patterns(config: LoraConfig) -> None:
+def check_patterns(config: AdapterConfig, *more: str) -> None:
     """Compile every pattern now, so that a bad one is found with the config and not with the first module."""
     for modules in (config.target_modules, config.exclude_modules):
         if isinstance(modules, str):
             compile_pattern(modules)
-    for pattern in (*config.rank_pattern, *config.alpha_pattern, *config.layers_pattern, *config.modules_to_save):
+    for pattern in (*more, *config.layers_pattern, *config.modules_to_save):
         compile_pattern(pattern)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ingot.adapters.config import LoraConfig
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
 from ingot.adapters.lora import wrong_shape
+from ingot.adapters.lora_config import LoraConfig
 from ingot.adapters.module import Module
 from ingot.adapters.terms import LowRank
 from ingot.adapters.versions import ExpertLayout, expert_layout

@@ -6,18 +6,18 @@ refused, and so is everything that it would fill with zeros because it is not th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ingot.adapters.config import LoraConfig
 from ingot.adapters.edit import Update
 from ingot.adapters.experts import ParametersUpdate
 from ingot.adapters.factor import Factor
 from ingot.adapters.keys import Key, Role, parse_keys
 from ingot.adapters.lora import EmbeddingUpdate, LoraUpdate, make_lora
+from ingot.adapters.lora_config import LoraConfig
 from ingot.adapters.multihead import MultiheadUpdate
 from ingot.adapters.principal import Method
-from ingot.adapters.saved import SavedUpdate, is_embedding
+from ingot.adapters.saved import SavedUpdate, is_embedding, replaces
 from ingot.adapters.tokens import TokensUpdate, check_tokens
 from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
@@ -28,7 +28,7 @@ _NOT_GATHERED = (
     "It was saved from a run whose parameters were sharded (DeepSpeed ZeRO-3 or FSDP) without gathering them. "
     "Save it again from the training checkpoint."
 )
-_IGNORED = "PEFT would ignore it without a word. Correct adapter_config.json, or remove the tensor from the file."
+IGNORED = "PEFT would ignore it without a word. Correct adapter_config.json, or remove the tensor from the file."
 
 
 def group_tensors(
@@ -56,7 +56,7 @@ def group_tensors(
             raise AdapterError("tensor's module is wrapped in an unknown way", where=f"`{group.first.name}`")
         updates += group.updates()
         explained.update(group.explained)
-    _check_nothing_left(groups.values())
+    check_nothing_left([key.ref.name for group in groups.values() for key in group.keys])
     check_tokens(config, updates)
     if not updates:
         raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
@@ -87,12 +87,12 @@ def _check_tensor(key: Key) -> None:
         raise AdapterError("tensor is empty or a mere vector", where=where, found=found, hint=_NOT_GATHERED)
 
 
-def _check_nothing_left(groups: Iterable[_Group]) -> None:
-    left = [key.ref.name for group in groups for key in group.keys]
+def check_nothing_left(left: Sequence[str]) -> None:
+    """Raise AdapterError, naming them, where tensors are left that nothing gives a purpose to."""
     if not left:
         return
     names = ", ".join(f"`{name}`" for name in left[:10]) + (", ..." if len(left) > 10 else "")
-    raise AdapterError(f"nothing in the config explains {len(left)} tensor(s)", found=names, hint=_IGNORED)
+    raise AdapterError(f"nothing in the config explains {len(left)} tensor(s)", found=names, hint=IGNORED)
 
 
 @dataclass
@@ -260,31 +260,20 @@ class _Group:
 
     def _saved(self, *, wrapped: bool) -> list[SavedUpdate]:
         """The parameters that replace the base's, first of all so that updates on them come after."""
-        found = [(key.parameter, key) for key in self.keys if self._replaces(key, wrapped)]
+        found = [(key.parameter, key) for key in self.keys if replaces(self.config, key, wrapped=wrapped)]
         if self.out_proj is not None:
             inner = self.out_proj
-            found += [(f"out_proj.{key.parameter}", key) for key in inner.keys if inner._replaces(key, True)]
-            inner.keys = [key for key in inner.keys if not inner._replaces(key, True)]
-        self.keys = [key for key in self.keys if not self._replaces(key, wrapped)]
+            found += [
+                (f"out_proj.{key.parameter}", key) for key in inner.keys if replaces(self.config, key, wrapped=True)
+            ]
+            inner.keys = [key for key in inner.keys if not replaces(self.config, key, wrapped=True)]
+        self.keys = [key for key in self.keys if not replaces(self.config, key, wrapped=wrapped)]
         parameters = tuple((name, Factor(self.adapter, key.ref)) for name, key in found)
         return [SavedUpdate(self.path, parameters)] if parameters else []
 
-    def _replaces(self, key: Key, wrapped: bool) -> bool:
-        """Whether PEFT would have saved, and would load, this whole parameter."""
-        if key.role is Role.BASE and not wrapped:
-            return False
-        bias = key.parameter == "bias"
-        trained_bias = self.config.trains(f"{self.path}.{key.parameter}", wrapped=wrapped)
-        if key.role in (Role.BASE, Role.TOKENS_BASE):
-            return trained_bias or (bias and is_embedding(self.path))
-        if key.role is not Role.FULL:
-            return False
-        resized = is_embedding(self.path) and key.parameter in ("weight", "bias")
-        return self.config.saves(self.path) or trained_bias or resized
-
 
 def _ignored(ref: TensorRef, why: str) -> AdapterError:
-    return AdapterError(why, where=f"`{ref.name}`", hint=_IGNORED)
+    return AdapterError(why, where=f"`{ref.name}`", hint=IGNORED)
 
 
 def _ranks_differ(a: Factor, b: Factor) -> AdapterError:

@@ -89,7 +89,7 @@ def parse_keys(tensors: Sequence[TensorRef]) -> tuple[Key, ...]:
     """
     if not tensors:
         raise AdapterError("adapter has no tensors")
-    names = _without_prefix(tensors)
+    names = without_prefix(tensors)
     adapter_names: dict[str, str | None] = {}
     keys = tuple(_parse(ref, name, adapter_names) for ref, name in zip(tensors, names, strict=True))
     _check_one_kind(adapter_names, "adapter name")
@@ -120,7 +120,7 @@ def _check_copies(keys: Sequence[Key]) -> None:
                 )  # fmt: skip
 
 
-def _without_prefix(tensors: Sequence[TensorRef]) -> list[str]:
+def without_prefix(tensors: Sequence[TensorRef]) -> list[str]:
     """The names without their prefix, which must be the same for all."""
     counts: dict[str, str] = {}
     names = []
@@ -160,13 +160,13 @@ def _parse(ref: TensorRef, name: str, adapter_names: dict[str, str | None]) -> K
             return Key(ref, match["path"], role, match["nested"].count("."))
     if ".lora_" in f".{name}" or name.startswith("base_model."):
         raise AdapterError("tensor's name cannot be read", where=f"`{ref.name}`", hint=_UNREADABLE)
-    return _parse_parameter(ref, name)
+    return parse_parameter(ref, name)
 
 
 _UNREADABLE = "Names look like `base_model.model.<module>.lora_A.weight`; was a tensor renamed?"
 
 
-def _parse_parameter(ref: TensorRef, name: str) -> Key:
+def parse_parameter(ref: TensorRef, name: str) -> Key:
     """A whole parameter: `module.weight`, perhaps under the wrappers that PEFT puts around a module."""
     if match := _SAVED.fullmatch(name):
         name = f"{match['path']}.{match['rest']}"

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ingot.adapters.config import LoraConfig
 from ingot.adapters.dora import Dora
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
+from ingot.adapters.lora_config import LoraConfig
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.principal import Method, Principal
 from ingot.adapters.saved import copy_edits

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ingot.adapters.config import LoraConfig
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
 from ingot.adapters.lora import no_parameter, wrong_shape
+from ingot.adapters.lora_config import LoraConfig
 from ingot.adapters.module import Module
 from ingot.adapters.terms import Add, LowRank
 from ingot.adapters.versions import out_projection_times

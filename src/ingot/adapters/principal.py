@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ingot.adapters.factor import Factor
+from ingot.adapters.forms import gather
 from ingot.adapters.terms import Apply, Load, Needs, Tiles
 from ingot.errors import MismatchError
 
@@ -80,7 +81,7 @@ class Principal:
         return replace(self, shape=(self.shape[1], self.shape[0]), flipped=not self.flipped)
 
     def prepare(self, _load: Load, tiles: Tiles, /) -> Apply:
-        left, right = self.decompose(_whole(self.shape, tiles))
+        left, right = self.decompose(gather(self.shape, tiles))
         dtype = _torch_dtype(self.dtype)
 
         def apply(tile: torch.Tensor, row: int) -> None:
@@ -108,17 +109,6 @@ class Principal:
         rows, columns = self.shape
         short = min(rows, columns)
         return 2 * rows * columns * self.rank + (22 if self.method is Method.SVD else 4) * rows * columns * short
-
-
-def _whole(shape: tuple[int, int], tiles: Tiles) -> torch.Tensor:
-    import torch
-
-    matrix: torch.Tensor | None = None
-    for row, tile in tiles():
-        if matrix is None:
-            matrix = torch.empty(shape, dtype=torch.float32, device=tile.device)
-        matrix[row : row + len(tile)] = tile
-    return torch.empty(shape) if matrix is None else matrix
 
 
 def _torch_dtype(name: str) -> torch.dtype:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ingot.errors import AdapterError
 
-#: PEFT methods that add to the weights, or change them, so that a merged form exists.
-NOT_YET = frozenset({
-    "ADALORA", "ADAMSS", "BEFT", "BOFT", "BONE", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA",
-    "HIRA", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA",
-    "RANDLORA", "ROAD", "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA",
-    "WAVEFT",
-})  # fmt: skip
 #: PEFT methods that work on the input or the activations: no weight says the same.
 NEVER = frozenset({
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "LILY", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
@@ -29,13 +22,13 @@ _CONVERT = (
 
 
 def refuse_other_dialect(raw: Mapping[str, Any], where: str) -> None:
-    """Raise AdapterError unless the file is PEFT's and its method is LoRA."""
+    """Raise AdapterError unless the file is PEFT's."""
     kind = raw.get("peft_type")
     if isinstance(kind, str):
-        _refuse_other_method(kind, where)
-    elif kind is not None:
+        return
+    if kind is not None:
         raise AdapterError("`peft_type` is no text", where=where, found=repr(kind)[:80])
-    elif not _is_early_lora(raw):
+    if not _is_early_lora(raw):
         raise AdapterError(f"not a PEFT adapter: {_dialect(raw)}", where=where, hint=_DIALECT_HINT)
 
 
@@ -59,19 +52,13 @@ def _dialect(raw: Mapping[str, Any]) -> str:
     return "it has no `peft_type`"
 
 
-def _refuse_other_method(kind: str, where: str) -> None:
-    name = kind.upper()
-    if name == "LORA":
-        return
+def refuse_unknown_method(name: str, where: str) -> NoReturn:
+    """Raise AdapterError for a PEFT method that has no merged form, or that nobody knows."""
     if name in NEVER:
         raise AdapterError(
             f"{name} has no merged form, it works on inputs or activations", where=where, hint="Serve it unmerged."
         )
-    if name in NOT_YET:
-        raise AdapterError(
-            f"{name} is not yet supported by this version", where=where, hint="Merge it with PEFT's `merge_and_unload`."
-        )
-    raise AdapterError("unknown PEFT method", where=where, found=repr(kind)[:80], hint="PEFT itself may not know it.")
+    raise AdapterError("unknown PEFT method", where=where, found=repr(name)[:80], hint="PEFT itself may not know it.")
 
 
 def _enabled_parts(value: object) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ingot.adapters.config import AdapterConfig
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
+from ingot.adapters.keys import Key, Role
 from ingot.adapters.module import Module
 from ingot.adapters.terms import Replace
 from ingot.errors import MismatchError
@@ -87,3 +89,17 @@ def copy_edits(copy: Factor | None, module: Module) -> tuple[tuple[Edit, ...], M
         return (), module
     edits = replacement("weight", copy, module)
     return edits, replace(module, parameters={**module.parameters, "weight": copy.shape})
+
+
+def replaces(config: AdapterConfig, key: Key, *, wrapped: bool) -> bool:
+    """Whether PEFT would have saved, and would load, this whole parameter. `wrapped`: its module has a layer."""
+    if key.role is Role.BASE and not wrapped:
+        return False
+    bias = key.parameter == "bias"
+    trained_bias = config.trains(f"{key.path}.{key.parameter}", wrapped=wrapped)
+    if key.role in (Role.BASE, Role.TOKENS_BASE):
+        return trained_bias or (bias and is_embedding(key.path))
+    if key.role is not Role.FULL:
+        return False
+    resized = is_embedding(key.path) and key.parameter in ("weight", "bias")
+    return config.saves(key.path) or trained_bias or resized

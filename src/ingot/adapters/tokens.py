@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ingot.adapters.config import LoraConfig
+from ingot.adapters.config import AdapterConfig
 from ingot.adapters.edit import Edit, Update
 from ingot.adapters.factor import Factor
 from ingot.adapters.keys import Role
@@ -70,7 +70,7 @@ class TokensUpdate:
         return (*edits, Edit("weight", 0, term, bool(edits) and edits[0].resizes))
 
 
-def check_tokens(config: LoraConfig, updates: Sequence[Update]) -> None:
+def check_tokens(config: AdapterConfig, updates: Sequence[Update]) -> None:
     """Every module that `trainable_token_indices` names has its rows; a list of tokens names the input embedding.
 
     Raises:

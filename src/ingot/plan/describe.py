@@ -25,18 +25,14 @@ def adapter_info(weighted: Weighted) -> AdapterInfo:
     adapter, config = weighted.adapter, weighted.adapter.config
     weights, config_file = adapter.weights, weighted.inputs[CONFIG_NAME]
     head = weights.read(0, min(weights.nbytes, _HEAD_NBYTES))
-    variants = {"rsLoRA": config.use_rslora, "DoRA": config.use_dora, "BD-LoRA": config.block_diagonal is not None}
-    named = [name for name, used in variants.items() if used]
-    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.lower() in ("pissa", "olora"):
-        named.append({"pissa": "PiSSA", "olora": "OLoRA"}[config.init_lora_weights.lower()])
     return AdapterInfo(
         name=weighted.location.name,
         revision=weighted.location.revision,
         commit=weighted.location.commit,
         weight=weighted.weight,
-        method=" + ".join(named) or "LoRA",
+        method=config.title,
         ranks=adapter.ranks,
-        alphas=tuple(sorted({float(config.lora_alpha), *map(float, config.alpha_pattern.values())})),
+        alphas=config.alphas,
         peft_version=config.peft_version,
         claimed_base=config.base_model_name_or_path,
         claimed_revision=config.revision,

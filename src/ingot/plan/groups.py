@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingot.adapters.dora import Dora
-from ingot.adapters.principal import Principal
-from ingot.adapters.terms import Add, LowRank, Term
+from ingot.adapters.terms import Term
 from ingot.plan.figures import collapse
 from ingot.plan.model import Op, OpKind, Plan
 
@@ -68,9 +67,7 @@ def _group(ops: Sequence[Op], nbytes: int) -> Group:
 def _facts(term: Term) -> tuple[str, int | None, float | None]:
     """Formula, rank, scaling."""
     inner = term.update if isinstance(term, Dora) else term
-    rank = inner.rank if isinstance(inner, LowRank | Principal) else None
-    scaling = inner.scaling if isinstance(inner, LowRank | Principal | Add) else None
-    return term.formula, rank, scaling
+    return term.formula, getattr(inner, "rank", None), getattr(inner, "scaling", None)
 
 
 def tally(plan: Plan) -> dict[str, tuple[int, int]]:

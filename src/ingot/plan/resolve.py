@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.edit import Edit, Update
+from ingot.adapters.methods.method import LayerUpdate
 from ingot.adapters.terms import Add, LowRank, Term
 from ingot.checkpoint.locate import Location
 from ingot.errors import AdapterError, MismatchError
@@ -73,14 +74,27 @@ def resolve(
     """
     resolved = []
     for number, (adapter, weight) in enumerate((w.adapter, w.weight) for w in adapters):
-        for update in adapter.updates:
-            path, layer = replication.base_path(update.path)
-            site = _with_dtypes(names.site(path), stored)
+        for update, site, layer in _told(adapter, names, replication, stored):
             for edit in update.edits(site.module):
                 scaled = replace(edit, term=_weighted(edit.term, weight, update))
                 resolved.append(ResolvedEdit(number, update, site, scaled, layer))
     _refuse_collisions(resolved, adapters)
     return resolved
+
+
+def _told(
+    adapter: Adapter, names: Names, replication: Replication, stored: Mapping[str, TensorRef]
+) -> list[tuple[Update, Site, int | None]]:
+    """Each update with its site and layer; those of a method's layers know of all its modules."""
+    found = []
+    for update in adapter.updates:
+        path, layer = replication.base_path(update.path)
+        found.append((update, _with_dtypes(names.site(path), stored), layer))
+    order = {path: number for number, path in enumerate(names.modules)}
+    layers = [(update.path, site.module) for update, site, _ in found if isinstance(update, LayerUpdate)]
+    layers.sort(key=lambda item: order.get(item[1].path, len(order)))
+    modules = dict(layers)
+    return [(u.among(modules) if isinstance(u, LayerUpdate) else u, site, layer) for u, site, layer in found]
 
 
 def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Site:

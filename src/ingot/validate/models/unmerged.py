@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from ingot.adapters import LoraConfig
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.saved import is_embedding_of
 from ingot.adapters.versions import expert_layout, release_of
@@ -100,17 +101,22 @@ def _check_loaded(weighted: Weighted, left: Sequence[str]) -> None:
 
 def _refuse(weighted: Weighted, *, several: bool, from_meta: bool) -> None:
     config, name = weighted.adapter.config, weighted.location.name
-    initialization = config.init_lora_weights
+    lora = config if isinstance(config, LoraConfig) else None
+    initialization = lora.init_lora_weights if lora else None
     if from_meta and isinstance(initialization, str) and initialization.lower() in ("pissa", "olora"):
         raise Unsupported(
             f"{name}: {initialization} changes the base weights when it is loaded, which takes them whole"
         )
+    if lora is None and (from_meta or several or weighted.weight != 1.0):
+        raise Unsupported(f"{name} is no LoRA ({config.title}): PEFT applies it to a whole model, alone, with weight 1")
     if from_meta and config.layer_replication:
         raise Unsupported(f"{name} repeats layers of the base, which are not streamed")
     if config.target_parameters and _other_experts(weighted.adapter):
         raise Unsupported(f"{name} was saved by PEFT {config.peft_version}, which lays experts out in another way than "
                           "the PEFT that is installed")  # fmt: skip
-    replaces = config.use_dora or config.bias != "none" or config.modules_to_save or config.trainable_token_indices
+    replaces = (
+        (lora and lora.use_dora) or config.bias != "none" or config.modules_to_save or config.trainable_token_indices
+    )
     if weighted.weight != 1.0 and replaces:
         raise Unsupported(
             f"{name} replaces parameters or rescales them (DoRA), so a weight other than 1 has no meaning"

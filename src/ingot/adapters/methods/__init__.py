@@ -1,0 +1,1 @@
+"""PEFT's other methods, one file each, by `peft_type`; `registry` finds them, `method` says what a file must give."""

@@ -1,0 +1,182 @@
+"""What a file of this folder says of one PEFT method: how its tensors are called, and what they do to a module.
+
+To add one: write `<name>.py` with a `METHOD`, and name it in `registry`. The formula stands in the file's docstring,
+with shapes and source; `forms.Plus` and `forms.Rewritten` make terms of a small `Delta` or `Rewrite`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ingot.adapters.config import AdapterConfig
+from ingot.adapters.edit import Edit, Update
+from ingot.adapters.factor import Factor
+from ingot.adapters.fields import Fields
+from ingot.adapters.module import Module, ModuleKind
+from ingot.errors import AdapterError, MismatchError
+from ingot.formats.tensor_ref import TensorRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(AdapterConfig):
+    """The configuration of a method other than LoRA: what all methods share, and `fields` for its own settings."""
+
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        values = (self.raw.get(key) for key in ("lora_alpha", "alpha", "scaling"))
+        return tuple(float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The file's own keys, read with their types."""
+        return Fields(self.raw, "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an adapter file holds for one module.
+
+    Attributes:
+        path: the module's path as the adapter spells it.
+        tensors: by role, as `Method.roles` spells them with their numbers: "hada_w1_a", "adamss_A.0".
+        shared: the tensors of the whole model, by name without `base_model.`.
+        modules: every module that the adapter has a layer on, by its path there, in the base model's own order; empty
+            until the base is known.
+    """
+
+    path: str
+    tensors: Mapping[str, Factor]
+    shared: Mapping[str, Factor]
+    config: MethodConfig
+    modules: Mapping[str, Module] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> Fields:
+        return self.config.fields
+
+    def get(self, role: str) -> Factor | None:
+        return self.tensors.get(role)
+
+    def need(self, role: str) -> Factor:
+        """The tensor of this role. Raises AdapterError, naming one that is there, where it is missing."""
+        found = self.tensors.get(role)
+        if found is None:
+            expected, present = f"`{self.path}.{role}`", next(iter(self.tensors.values()))
+            raise AdapterError("a tensor lacks its counterpart", where=f"`{present.ref.name}`", expected=expected)
+        return found
+
+    def need_shared(self, name: str) -> Factor:
+        """The model-wide tensor of this name. Raises AdapterError where the file lacks it."""
+        if name not in self.shared:
+            raise AdapterError("the tensor that all layers share is missing", expected=f"`base_model.{name}`")
+        return self.shared[name]
+
+    def numbered(self, stem: str) -> tuple[Factor, ...]:
+        """The tensors `stem.0`, `stem.1`, ... in order. Raises AdapterError where one is left out."""
+        count = sum(role.startswith(f"{stem}.") for role in self.tensors)
+        return tuple(self.need(f"{stem}.{number}") for number in range(count))
+
+    def mismatch(self, role: str, module: Module, expected: object) -> MismatchError:
+        """The error for a tensor that was made for another weight."""
+        factor = self.need(role)
+        return MismatchError(
+            "a tensor of the adapter does not fit its module",
+            where=f"`{factor.ref.name}`",
+            expected=f"{expected}, for {_shapes(module)} of `{module.path}`",
+            found=list(factor.shape),
+            hint="The adapter was trained on another base model, or with another configuration.",
+        )
+
+    def check_shape(self, role: str, module: Module, *shape: int) -> Factor:
+        """The tensor of this role. Raises MismatchError unless it has this shape."""
+        factor = self.need(role)
+        if factor.shape != shape:
+            raise self.mismatch(role, module, list(shape))
+        return factor
+
+
+@dataclass(frozen=True)
+class Method:
+    """One PEFT method.
+
+    Attributes:
+        peft_type: PEFT's name, in capitals.
+        title: the name that people use.
+        roles: names of a layer's tensors after the module's path; a `*` stands for a number.
+        edits: what a layer does to a module, in the order in which it applies. Raises MismatchError, AdapterError.
+        shared: names of tensors of the whole model, after `base_model.`; a `*` stands for a number.
+        unused: roles, and names after `base_model.`, that a merge does not need, with the reason.
+        kinds: the module classes that PEFT can wrap.
+        check: reads the method's own settings and raises AdapterError for what has no merged form.
+    """
+
+    peft_type: str
+    title: str
+    roles: tuple[str, ...]
+    edits: Callable[[Layer, Module], tuple[Edit, ...]]
+    shared: tuple[str, ...] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
+    kinds: frozenset[ModuleKind] = frozenset({ModuleKind.LINEAR})
+    check: Callable[[Fields], None] = lambda _: None
+
+    @cached_property
+    def role_pattern(self) -> re.Pattern[str]:
+        """Reads a name without its prefix: path and role."""
+        return re.compile(rf"(?P<path>.+?)\.(?P<role>{_alternatives((*self.roles, *self.unused))})")
+
+    @cached_property
+    def shared_pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"base_model\.(?P<name>{_alternatives((*self.shared, *self.unused))})")
+
+
+def _alternatives(names: tuple[str, ...]) -> str:
+    return "|".join(re.escape(name).replace(r"\*", r"\d+") for name in names)
+
+
+@dataclass(frozen=True)
+class LayerUpdate:
+    """A layer as an `Update`."""
+
+    method: Method
+    layer: Layer
+
+    @property
+    def path(self) -> str:
+        return self.layer.path
+
+    @property
+    def tensors(self) -> tuple[TensorRef, ...]:
+        return tuple(factor.ref for factor in self.layer.tensors.values())
+
+    @property
+    def rank(self) -> int | None:
+        rank = self.layer.config.raw.get("r")
+        return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
+
+    def edits(self, module: Module) -> tuple[Edit, ...]:
+        """See `Update.edits`. On a module whose class is not known, what fits by its shapes is believed."""
+        if module.kind not in self.method.kinds and module.kind is not ModuleKind.UNKNOWN:
+            raise MismatchError(
+                f"a {self.method.title} layer stands on a module of another class",
+                where=f"`{self.tensors[0].name}`",
+                expected=" or ".join(sorted(self.method.kinds)),
+                found=f"{module.class_name or module.kind} `{module.path}`",
+            )
+        return self.method.edits(self.layer, module)
+
+    def among(self, modules: Mapping[str, Module]) -> Update:
+        """The same update, told of every module that the adapter has a layer on."""
+        return replace(self, layer=replace(self.layer, modules=modules))
+
+
+def _shapes(module: Module) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in module.parameters.items()) or "no parameters"

@@ -1,0 +1,99 @@
+"""From the tensors of an adapter file of any method to updates: each tensor has a purpose, or it is an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ingot.adapters.config import check_patterns, common_settings
+from ingot.adapters.edit import Update
+from ingot.adapters.factor import Factor
+from ingot.adapters.fields import Fields
+from ingot.adapters.grouping import IGNORED, check_nothing_left
+from ingot.adapters.keys import Key, parse_parameter, without_prefix
+from ingot.adapters.methods.method import Layer, LayerUpdate, Method, MethodConfig
+from ingot.adapters.saved import SavedUpdate, replaces
+from ingot.errors import AdapterError
+from ingot.formats.tensor_ref import TensorRef
+
+
+def parse_method(method: Method, fields: Fields) -> MethodConfig:
+    """The config of an adapter of this method. Raises AdapterError for what cannot be read or merged."""
+    common = common_settings(fields)
+    config = MethodConfig(**{**common, "bias": fields.text("bias") or "none"}, name=method.title)
+    check_patterns(config)
+    method.check(fields)
+    return config
+
+
+def group_layers(
+    method: Method, config: MethodConfig, tensors: Sequence[TensorRef], adapter: int
+) -> tuple[tuple[Update, ...], dict[str, str]]:
+    """The updates of an adapter in the order of its modules' first tensors, and the reason for every other tensor.
+
+    Law: each tensor is in `tensors` of an update, or shared by layers, or a key of the second result.
+
+    Raises:
+        AdapterError: a tensor cannot be read or has no purpose; the message names it.
+    """
+    if not tensors:
+        raise AdapterError("adapter has no tensors")
+    explained: dict[str, str] = {}
+    shared: dict[str, Factor] = {}
+    own: list[TensorRef] = []
+    for ref in tensors:
+        match = method.shared_pattern.fullmatch(ref.name)
+        if match is None or ref.name.startswith("base_model.model."):
+            own.append(ref)
+        elif reason := _unused(method, match["name"]):
+            explained[ref.name] = reason
+        else:
+            shared[match["name"]] = Factor(adapter, ref)
+    layers: dict[str, dict[str, Factor]] = {}
+    whole: dict[str, list[Key]] = {}
+    for ref, name in zip(own, without_prefix(own), strict=True):
+        match = method.role_pattern.fullmatch(name)
+        if match is None:
+            key = parse_parameter(ref, name)
+            whole.setdefault(key.path, []).append(key)
+        elif reason := _unused(method, match["role"]):
+            explained[ref.name] = reason
+        else:
+            _put(layers.setdefault(match["path"], {}), match["role"], Factor(adapter, ref))
+    updates: list[Update] = []
+    for path in dict.fromkeys((*whole, *layers)):
+        updates += _saved(config, path, whole.get(path, ()), adapter, wrapped=path in layers)
+        if path in layers:
+            _check_targeted(config, path, layers[path])
+            updates.append(LayerUpdate(method, Layer(path, layers[path], shared, config)))
+    if not updates:
+        raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
+    return tuple(updates), explained
+
+
+def _unused(method: Method, name: str) -> str | None:
+    """Why a merge does not need the tensor of this role; None where it does."""
+    return method.unused.get(re.sub(r"\d+", "*", name)) or method.unused.get(name)
+
+
+def _put(roles: dict[str, Factor], role: str, factor: Factor) -> None:
+    if role in roles:
+        found = f"`{roles[role].ref.name}` and `{factor.ref.name}`"
+        raise AdapterError("two tensors mean the same", where=role, found=found)
+    roles[role] = factor
+
+
+def _saved(config: MethodConfig, path: str, keys: Sequence[Key], adapter: int, *, wrapped: bool) -> list[Update]:
+    left = [key.ref.name for key in keys if not replaces(config, key, wrapped=wrapped)]
+    check_nothing_left(left)
+    parameters = tuple((key.parameter, Factor(adapter, key.ref)) for key in keys)
+    if len({name for name, _ in parameters}) < len(parameters):
+        raise AdapterError("two tensors mean the same", where=path, found=", ".join(key.ref.name for key in keys))
+    return [SavedUpdate(path, parameters)] if parameters else []
+
+
+def _check_targeted(config: MethodConfig, path: str, tensors: dict[str, Factor]) -> None:
+    if config.targets(path) is False:
+        first = next(iter(tensors.values())).ref.name
+        what = "the config does not target this tensor's module"
+        raise AdapterError(what, where=f"`{first}`", hint=IGNORED)
