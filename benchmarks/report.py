@@ -39,7 +39,11 @@ Written by `make bench`. Synthetic Llama-shaped checkpoints in bf16 (the dimensi
 Llama 3.1 8B), a LoRA on all seven projections. Wall time is that of the whole process, digests and record included,
 and of the `sync` after it; contenders take turns within one run, figures are medians. Absolute times belong to one
 machine; the ratios are what to look at. "First sight of the base" also digests the base; later runs remember its
-digest by path, inode, length and times."""
+digest by path, inode, length and times.
+
+`cp -r` is what varies: the kernel throttles it, and from 5 to 17 s were seen for the same 3B in different rounds and on
+different machines of this kind. A merge takes processor time that a copy does not (hashing twice what was read and
+written, arithmetic), and that hardly varies: compare the CPU columns. Rows of the 8B are one round each."""
 _TABLE_HEAD = (
     "| model | rank | way | wall | of `cp -r` | CPU | peak memory |",
     "|---|---|---|---|---|---|---|",
