@@ -9,7 +9,7 @@ here, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,8 +22,33 @@ if TYPE_CHECKING:
 
 #: Rows [begin, end) of a delta, all its columns, in the dtype that `load` gave.
 Rows = Callable[[int, int], "torch.Tensor"]
-#: The whole matrix that a term starts from, every term before it applied.
-Whole = Callable[[], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a rewrite may see of the base: the matrix that it starts from, every term before it applied, and more.
+
+    Attributes:
+        shape: (rows, columns) of the matrix.
+        tiles: the matrix as tiles, and what stands beside it; see `terms.Tiles`.
+    """
+
+    shape: tuple[int, int]
+    tiles: Tiles
+
+    def __call__(self) -> torch.Tensor:
+        """All of the matrix: rows * columns * 4 bytes in float32."""
+        return gather(self.shape, self.tiles)
+
+    def rows(self, begin: int, end: int) -> torch.Tensor:
+        """Rows [begin, end) of the matrix."""
+        import torch
+
+        return torch.cat([tile for _, tile in self.tiles(begin, end)])
+
+    def beside(self, parameter: str, /) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Another parameter of the module; see `Tiles.beside`."""
+        return self.tiles.beside(parameter)
 
 
 class Delta(Protocol):
@@ -48,7 +73,10 @@ class Delta(Protocol):
 
 
 class Rewrite(Protocol):
-    """f(W[rows, columns]): data until `make` reads its factors."""
+    """f(W[rows, columns]): data until `make` reads its factors.
+
+    One that must see other parameters of its module has their names in an attribute `beside`.
+    """
 
     @property
     def formula(self) -> str: ...
@@ -58,12 +86,13 @@ class Rewrite(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """TILE where each row of f(W) follows from that row of W alone; WHOLE where it takes more of W."""
+        """TILE where each row of f(W) follows from that row of W alone, TILES where it takes more of W, a tile at a
+        time (`whole.tiles`, `whole.rows`), WHOLE where it takes all of W at once (`whole()`)."""
 
     def factors(self) -> tuple[Factor, ...]: ...
 
     def make(self, load: Load, whole: Whole, /) -> Apply:
-        """Read the factors, and `whole()` where the change needs it; return what changes rows of W in place."""
+        """Read the factors, and of `whole` what the change needs; return what changes rows of W in place."""
 
     def flops(self) -> int: ...
 
@@ -128,10 +157,11 @@ class Plus:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """f(W) of one whole parameter, or of its transpose."""
+    """f(W), or the rows [rows[0], rows[1]) of it where each follows from one row of W; or the transpose of that."""
 
     rewrite: Rewrite
     flipped: bool = False
+    rows: tuple[int, int] | None = None
 
     @property
     def formula(self) -> str:
@@ -142,31 +172,47 @@ class Rewritten:
         return Needs.WHOLE if self.flipped else self.rewrite.needs
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        return getattr(self.rewrite, "beside", ())
+
+    @property
     def shape(self) -> tuple[int, int]:
-        rows, columns = self.rewrite.shape
-        return (columns, rows) if self.flipped else (rows, columns)
+        top, bottom = self._block
+        size = (bottom - top, self.rewrite.shape[1])
+        return (size[1], size[0]) if self.flipped else size
+
+    @property
+    def _block(self) -> tuple[int, int]:
+        return self.rows or (0, self.rewrite.shape[0])
 
     def factors(self) -> tuple[Factor, ...]:
         return self.rewrite.factors()
 
     def part(self, rows: tuple[int, int], columns: tuple[int, int]) -> Rewritten:
-        if (rows, columns) != ((0, self.shape[0]), (0, self.shape[1])):
-            raise MismatchError(
-                f"'{self.formula}' changes a weight that stands in several tensors on disk",
-                where=f"`{self.factors()[0].ref.name}`",
-                found=f"rows {list(rows)} and columns {list(columns)} of {list(self.shape)}",
-                hint="Load the base with transformers, save it with save_pretrained, and merge into that checkpoint.",
-            )
-        return self
+        if (rows, columns) == ((0, self.shape[0]), (0, self.shape[1])):
+            return self
+        down, across = (columns, rows) if self.flipped else (rows, columns)
+        if self.rewrite.needs is Needs.TILE and across == (0, self.rewrite.shape[1]):
+            top, _ = self._block
+            return replace(self, rows=(top + down[0], top + down[1]))
+        raise MismatchError(
+            f"'{self.formula}' changes a weight that stands in several tensors on disk",
+            where=f"`{self.factors()[0].ref.name}`",
+            found=f"rows {list(rows)} and columns {list(columns)} of {list(self.shape)}",
+            hint="Load the base with transformers, save it with save_pretrained, and merge into that checkpoint.",
+        )
 
     def transposed(self) -> Rewritten:
         return replace(self, flipped=not self.flipped)
 
     def prepare(self, load: Load, tiles: Tiles, /) -> Apply:
+        top, _ = self._block
         if not self.flipped:
-            return self.rewrite.make(load, lambda: gather(self.shape, tiles))
+            change = self.rewrite.make(load, Whole(self.shape, tiles))
+            return change if top == 0 else lambda tile, row: change(tile, top + row)
         weight = gather(self.shape, tiles).T.contiguous()
-        self.rewrite.make(load, lambda: weight.clone())(weight, 0)
+        original = Whole((weight.shape[0], weight.shape[1]), _Turned(weight, tiles))
+        self.rewrite.make(load, original)(weight, top)
         changed = weight.T
 
         def apply(tile: torch.Tensor, row: int) -> None:
@@ -176,6 +222,20 @@ class Rewritten:
 
     def flops(self) -> int:
         return self.rewrite.flops()
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """The `Tiles` of a matrix in memory; `base` knows what stands beside it."""
+
+    matrix: torch.Tensor
+    base: Tiles
+
+    def __call__(self, begin: int = 0, end: int | None = None, /) -> Iterator[tuple[int, torch.Tensor]]:
+        yield begin, self.matrix[begin:end].clone()
+
+    def beside(self, parameter: str, /) -> Iterator[tuple[int, int, torch.Tensor]]:
+        return self.base.beside(parameter)
 
 
 def gather(shape: tuple[int, int], tiles: Tiles) -> torch.Tensor:

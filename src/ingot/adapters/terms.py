@@ -1,9 +1,9 @@
 """Terms: what an adapter does to one matrix of a parameter.
 
 A term is data until `prepare` reads its factors; then it changes tiles in place, in the dtype of its factors: float32
-for a merge, float64 where one is held against the exact sum. Each says what it must see of the weight first: nothing
-(`Needs.TILE`), or the whole matrix once (`Needs.WHOLE`), before any tile is changed. The rows of a tile are whole rows
-of the term's matrix W[rows, columns].
+for a merge, float64 where one is held against the exact sum. Each says what it must see of the weight besides the tile
+that it changes: nothing (`Needs.TILE`), other tiles one at a time (`Needs.TILES`), or the whole matrix at once
+(`Needs.WHOLE`). The rows of a tile are whole rows of the term's matrix W[rows, columns].
 
     LowRank          W + s * left[rows, r] @ right[r, columns]
     Dora             (m / norm(W + s * left @ right)) * (W + s * left @ right)      in `dora`
@@ -30,21 +30,39 @@ if TYPE_CHECKING:
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 #: Reads a factor as a matrix on the compute device, in the tiles' dtype; refuses non-finite values.
 Load = Callable[[Factor], "torch.Tensor"]
-#: The term's matrix as tiles (first row, tile[rows, columns]), every term before this one applied.
-Tiles = Callable[[], Iterator[tuple[int, "torch.Tensor"]]]
 #: Changes a tile in place: rows [row, row + len(tile)) of the term's matrix.
 Apply = Callable[["torch.Tensor", int], None]
 
 
 class Needs(StrEnum):
-    """What a term must see of its matrix before it can change the first tile."""
+    """What a term must see of its matrix besides the tile that it changes."""
 
-    TILE = "tile"
-    WHOLE = "whole"
+    TILE = "tile"  # nothing
+    TILES = "tiles"  # other tiles, one at a time: a sum over all rows, or rows that stand in a neighbour
+    WHOLE = "whole"  # the whole matrix in memory
+
+
+class Tiles(Protocol):
+    """What a term may see of the base; everything is read again at every call."""
+
+    def __call__(self, begin: int = 0, end: int | None = None, /) -> Iterator[tuple[int, torch.Tensor]]:
+        """The term's own matrix as tiles (first row, tile[rows, columns]), every term before this one applied.
+
+        Of rows [begin, end) alone, cut to them; all rows by default.
+        """
+
+    def beside(self, parameter: str, /) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Another parameter of the module, as the base stores it, one that the term names in `beside`.
+
+        Blocks (first row, first column, block[rows, columns]), which cover the matrix `Module.view` shows once.
+        """
 
 
 class Term(Protocol):
-    """One change of one matrix W[rows, columns]."""
+    """One change of one matrix W[rows, columns].
+
+    A term that must see other parameters of its module has their names in an attribute `beside`.
+    """
 
     @property
     def needs(self) -> Needs: ...

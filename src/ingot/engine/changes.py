@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from ingot.kernels.feedback import Preserve, Subspace
 from ingot.kernels.grid import TileGrid
 from ingot.kernels.rounding import Round, Stochastic, nearest
 from ingot.kernels.tile import BlockChange, apply_changes
-from ingot.plan.model import Op, Rounding
+from ingot.naming.placement import Placement
+from ingot.plan.model import Op, PlacedTerm, Rounding
 
 #: Prepared factors that are kept; the ones in use by a worker live as long as it needs them.
 KEPT_NBYTES = 16 << 20
@@ -32,6 +34,20 @@ Key = tuple[str, str, int]
 class _Slot:
     lock: threading.Lock = field(default_factory=threading.Lock)
     value: Any = None
+
+
+@dataclass(frozen=True)
+class _TermTiles:
+    """See `Tiles`."""
+
+    own: Callable[[int, int | None], Iterator[tuple[int, torch.Tensor]]]
+    others: Callable[[str], Iterator[tuple[int, int, torch.Tensor]]]
+
+    def __call__(self, begin: int = 0, end: int | None = None, /) -> Iterator[tuple[int, torch.Tensor]]:
+        return self.own(begin, end)
+
+    def beside(self, parameter: str, /) -> Iterator[tuple[int, int, torch.Tensor]]:
+        return self.others(parameter)
 
 
 class Changes:
@@ -75,7 +91,8 @@ class Changes:
         placed = op.terms[number]
 
         def prepare() -> tuple[BlockChange, int]:
-            apply = placed.term.prepare(self._load, lambda: self._tiles(op, number))
+            tiles = _TermTiles(partial(self._tiles, op, number), partial(self._beside, placed))
+            apply = placed.term.prepare(self._load, tiles)
             elements = sum(torch.Size(f.shape).numel() for f in placed.term.factors())
             return BlockChange(placed.rows, placed.columns, apply), self._dtype.itemsize * elements
 
@@ -109,12 +126,14 @@ class Changes:
                 if old in self._nbytes:  # one that is still being prepared is not there yet
                     del self._slots[old], self._nbytes[old]
 
-    def _tiles(self, op: Op, number: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """The matrix of term `number` as tiles, with all terms before it applied."""
+    def _tiles(self, op: Op, number: int, first: int, last: int | None) -> Iterator[tuple[int, torch.Tensor]]:
+        """Rows [first, last) of term `number`'s matrix as tiles, with all terms before it applied."""
         placed = op.terms[number]
         rows, columns = op.view
         grid = TileGrid(rows, columns)
-        for tile in grid.over(placed.rows[0] * columns, placed.rows[1] * columns):
+        top = placed.rows[0] + first
+        bottom = placed.rows[1] if last is None else placed.rows[0] + last
+        for tile in grid.over(top * columns, bottom * columns):
             begin, end = grid.rows_of(tile)
             stored = self.source_rows(op, begin, end)
             if stored is None:
@@ -123,8 +142,27 @@ class Changes:
                 weight = stored.to(self._device, self._dtype)
             earlier = [self._change(op, n) for n in range(number)]
             apply_changes(weight, begin, [change for change in earlier if change.meets(begin, end)])
-            first, last = max(begin, placed.rows[0]), min(end, placed.rows[1])
-            yield first - placed.rows[0], weight[first - begin : last - begin, placed.columns[0] : placed.columns[1]]
+            start, stop = max(begin, top), min(end, bottom)
+            yield start - placed.rows[0], weight[start - begin : stop - begin, placed.columns[0] : placed.columns[1]]
+
+    def _beside(self, placed: PlacedTerm, parameter: str) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """The blocks of another parameter of the term's module; see `Tiles.beside`."""
+        for ref, place in next(near.blocks for near in placed.beside if near.parameter == parameter):
+            yield from self._blocks_of(ref, place)
+
+    def _blocks_of(self, ref: TensorRef, place: Placement) -> Iterator[tuple[int, int, torch.Tensor]]:
+        row, column, height, width = place.block
+        stack, rows, columns = place.view
+        grid = TileGrid(stack * rows, columns)
+        for tile in grid.over(row * columns, (row + height) * columns):
+            first, last = max(grid.rows_of(tile)[0], row), min(grid.rows_of(tile)[1], row + height)
+            raw = self._read_source(ref, first * columns, last * columns)
+            stored = as_tensor(raw, ref.dtype, (last - first, columns))[:, column : column + width]
+            block = stored.to(self._device, self._dtype)
+            if place.transposed:
+                yield place.rows[0], place.columns[0] + first - row, block.T
+            else:
+                yield place.rows[0] + first - row, place.columns[0], block
 
     def source_rows(self, op: Op, begin: int, end: int) -> torch.Tensor | None:
         """Rows [begin, end) of the base's tensor as stored; None where the op's first term brings all of it."""

@@ -212,7 +212,7 @@ class _Builder:
 
     def _new(self, parameter: str, items: Sequence[ResolvedEdit], source: str | None) -> tuple[str, Op]:
         name = self.names.new_on_disk_name(parameter)
-        terms = tuple(whole(item.edit.term) for item in items)
+        terms = tuple(whole(item.edit.term, item.beside) for item in items)
         if source is not None:
             ref = self._stored(source)
             view = terms[0].term.shape if terms else (1, 1)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from ingot.adapters.terms import Replace, Term
+from ingot.adapters.terms import Replace
 from ingot.formats.safetensors import Header
 from ingot.formats.strict_json import dumps_canonical
 from ingot.formats.tensor_ref import TensorRef
+from ingot.naming.placed import Beside as Beside
+from ingot.naming.placed import PlacedTerm as PlacedTerm
 
 #: Changes when the same plan would lead to other bytes: formula, tile grid, rounding, layout rules.
 PLAN_VERSION = 1
@@ -36,15 +38,6 @@ class Rounding(StrEnum):
     STOCHASTIC = "stochastic"
     PRESERVE = "preserve"
     AUTO = "auto"  # asked for; an op has one of the others
-
-
-@dataclass(frozen=True)
-class PlacedTerm:
-    """`term` changes rows [rows[0], rows[1]) and columns [columns[0], columns[1]) of the op's matrix."""
-
-    term: Term
-    rows: tuple[int, int]
-    columns: tuple[int, int]
 
 
 @dataclass(frozen=True)

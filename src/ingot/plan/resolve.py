@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.edit import Edit, Update
+from ingot.adapters.forms import Plus
 from ingot.adapters.methods.method import LayerUpdate
 from ingot.adapters.terms import Add, LowRank, Term
 from ingot.checkpoint.locate import Location
@@ -14,7 +15,7 @@ from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
 from ingot.naming import Names
 from ingot.naming.placement import Placement, Site
-from ingot.plan.model import PlacedTerm
+from ingot.plan.model import Beside, PlacedTerm
 from ingot.plan.replicate import Replication
 from ingot.storage.inputs import InputFile
 
@@ -42,13 +43,19 @@ class Weighted:
 
 @dataclass(frozen=True)
 class ResolvedEdit:
-    """An edit and the module that it is for. `layer` is set for a layer that `layer_replication` makes."""
+    """An edit and the module that it is for.
+
+    Attributes:
+        layer: set for a layer that `layer_replication` makes.
+        beside: other parameters of the module that the edit's term must see.
+    """
 
     adapter: int
     update: Update
     site: Site
     edit: Edit
     layer: int | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def parameter(self) -> str:
@@ -77,7 +84,8 @@ def resolve(
         for update, site, layer in _told(adapter, names, replication, stored):
             for edit in update.edits(site.module):
                 scaled = replace(edit, term=_weighted(edit.term, weight, update))
-                resolved.append(ResolvedEdit(number, update, site, scaled, layer))
+                beside = tuple(_beside(name, site, names, stored) for name in getattr(edit.term, "beside", ()))
+                resolved.append(ResolvedEdit(number, update, site, scaled, layer, beside))
     _refuse_collisions(resolved, adapters)
     return resolved
 
@@ -104,10 +112,23 @@ def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Site:
     return replace(site, module=replace(site.module, dtypes=known))
 
 
+def _beside(parameter: str, site: Site, names: Names, stored: Mapping[str, TensorRef]) -> Beside:
+    """A parameter of the site's module, or the one that it is tied to. Raises MismatchError where the base has none."""
+    placements = site.placements.get(parameter, ())
+    if parameter in site.aliases:
+        source, own = names.parameter(site.aliases[parameter])
+        placements = source.placements[own]
+    if not placements:
+        raise MismatchError(
+            "a change must see a parameter that the base does not store", where=f"{site.module.path}.{parameter}"
+        )
+    return Beside(parameter, tuple((stored[place.tensor], place) for place in placements))
+
+
 def _weighted(term: Term, weight: float, update: Update) -> Term:
     if weight == 1.0:
         return term
-    if isinstance(term, LowRank | Add):
+    if isinstance(term, LowRank | Add | Plus):
         return replace(term, scaling=term.scaling * weight)
     raise MismatchError(
         f"a weight other than 1 has no meaning for '{term.formula}'",
@@ -125,7 +146,7 @@ def _refuse_collisions(resolved: Sequence[ResolvedEdit], adapters: Sequence[Weig
     for item in resolved:
         by_parameter.setdefault((item.parameter, item.edit.index, item.layer), []).append(item)
     for (parameter, _, _), items in by_parameter.items():
-        sole = [item for item in items if not isinstance(item.edit.term, LowRank | Add)]
+        sole = [item for item in items if not isinstance(item.edit.term, LowRank | Add | Plus)]
         others = {item.adapter for item in items}
         if sole and len(others) > 1:
             raise MismatchError(
@@ -153,7 +174,7 @@ def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, 
             tensor = tensors.setdefault(name, PlacedTensor((stack * rows, columns), []))
             if item.edit.resizes:
                 tensor.view = item.edit.term.shape
-            tensor.terms.append(_placed(item.edit, placement))
+            tensor.terms.append(replace(_placed(item.edit, placement), beside=item.beside))
     return tensors
 
 
@@ -173,10 +194,10 @@ def _placed(edit: Edit, placement: Placement) -> PlacedTerm:
     return PlacedTerm(term, (row, row + height), (column, column + width))
 
 
-def whole(term: Term) -> PlacedTerm:
+def whole(term: Term, beside: tuple[Beside, ...] = ()) -> PlacedTerm:
     """A term that changes all of a tensor's matrix."""
     rows, columns = term.shape
-    return PlacedTerm(term, (0, rows), (0, columns))
+    return PlacedTerm(term, (0, rows), (0, columns), beside)
 
 
 def claims_of(edits: Iterable[ResolvedEdit], ops_of: Mapping[int, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
