@@ -70,8 +70,7 @@ class Stochastic:
     @classmethod
     def of(cls, seed: int, tensor: str) -> Stochastic:
         """The rounding of one tensor: other bits for another seed or name, the same on every machine."""
-        digest = hashlib.sha256(f"{seed}\0{tensor}".encode()).digest()
-        return cls((_word(digest[:4]), _word(digest[4:8])))
+        return cls(counter_key(f"{seed}\0{tensor}"))
 
     def __call__(self, tile: torch.Tensor, row: int, out: torch.Tensor) -> None:
         """See `Round`."""
@@ -84,6 +83,12 @@ class Stochastic:
             up = uniform(self.key, row + first, strip.shape, strip.device).mul_(gap) < strip - low
             out[first : first + height] = chosen(strip, low, gap, up.float())
         return None
+
+
+def counter_key(text: str) -> tuple[int, int]:
+    """The key of `uniform` that belongs to a text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return _word(digest[:4]), _word(digest[4:8])
 
 
 def uniform(key: tuple[int, int], row: int, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
