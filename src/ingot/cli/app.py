@@ -8,6 +8,7 @@ from ingot.cli.arguments import output_flags
 from ingot.cli.framework import Verbs
 from ingot.cli.verbs.demo import demo
 from ingot.cli.verbs.doctor import doctor
+from ingot.cli.verbs.extract import extract
 from ingot.cli.verbs.inspect import inspect
 from ingot.cli.verbs.merge import merge
 from ingot.cli.verbs.plan import plan
@@ -23,6 +24,7 @@ _EXAMPLES = (
     ("ingot verify ./llama-3.1-8b-support --read", "Every byte against the artifact's record."),
     ("ingot validate ./llama-3.1-8b-support --reference ./llama-3.1-8b+./support-lora --samples tests.jsonl",
      "Is it the model that was trained?"),
+    ("ingot extract ./llama-3.1-8b ./tuned -o ./tuned-lora --rank 32", "Out of a merged model again: an adapter."),
 )  # fmt: skip
 _EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 10 base, 11 adapter, 12 they do not fit, 13 not finite, "
@@ -40,5 +42,5 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (plan, merge, verify, validate, inspect, demo, doctor):
+for _verb in (plan, merge, verify, validate, extract, inspect, demo, doctor):
     app.add_command(_verb)

@@ -36,10 +36,10 @@ def inspect_path(path: Path) -> Report:
     if not path.is_dir():
         what = "is neither a file nor a directory" if path.exists() else "does not exist"
         raise UsageError(f"the path {what}", where=path, hint="Give a model, an adapter, or one of their files.")
+    if (path / "adapter_config.json").exists():  # one that ingot extracted has a record, too
+        return inspect_adapter(path)
     if (path / RECORD_NAME).is_file():
         return inspect_artifact(path)
-    if (path / "adapter_config.json").exists():
-        return inspect_adapter(path)
     names = sorted(entry.name for entry in path.iterdir())
     if "config.json" in names or any(name.endswith(_WEIGHTS) for name in names):
         return inspect_checkpoint(path)
