@@ -75,16 +75,31 @@ def test_the_sum_is_not_pefts_linear_combination_which_multiplies_one_adapters_a
     assert max(worst(ours, combined("linear")).values()) > 0.01
 
 
-def test_weights_of_what_has_no_multiple_are_refused(workshop: Workshop, target: Path) -> None:
+@pytest.mark.parametrize("method", ["linear", "sequential"])
+def test_a_dora_with_a_weight_is_that_part_of_its_change(method: str, workshop: Workshop, target: Path) -> None:
     case = Case("llama", "dora", {"target_modules": ["q_proj"], "use_dora": True})
-    with pytest.raises(MismatchError, match=r"weight other than 1.*q_proj"):
-        merged(workshop.base("llama"), [(workshop.adapter(case), 0.5)], target)
+    base, adapter = workshop.base("llama"), workshop.adapter(case)
+    merged(base, [(adapter, 0.5)], target, Options(method=method))
+    model = load_base(ONE, base)
+    before = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    halved = {name: (before[name] + after) / 2 for name, after in by_formula(model, adapter).items()}
+    assert_close(load_output(target).state_dict(), before | halved)
 
 
-def test_two_adapters_of_which_one_replaces_or_rescales_are_refused(workshop: Workshop, target: Path) -> None:
-    case = Case("llama", "dora", {"target_modules": ["q_proj"], "use_dora": True})
-    with pytest.raises(MismatchError, match=r"several adapters change one parameter.*q_proj"):
-        merged(workshop.base("llama"), [(workshop.adapter(ONE), 1.0), (workshop.adapter(case), 1.0)], target)
+def test_changes_that_depend_on_the_weight_add_up_from_the_same_base(workshop: Workshop, target: Path) -> None:
+    dora = Case("llama", "dora", {"target_modules": ["q_proj"], "use_dora": True})
+    other = Case("llama", "dora too", {"target_modules": ["q_proj", "v_proj"], "use_dora": True, "r": 2})
+    cases = (dora, other, ONE)
+    base, adapters = workshop.base("llama"), [workshop.adapter(case) for case in cases]
+    weights = (0.7, -0.3, 1.0)
+    merged(base, list(zip(adapters, weights, strict=True)), target)
+    model = load_base(ONE, base)
+    before = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    expected = dict(before)
+    for adapter, weight in zip(adapters, weights, strict=True):
+        for name, after in by_formula(model, adapter).items():
+            expected[name] = expected[name] + weight * (after - before[name])
+    assert_close(load_output(target).state_dict(), expected)
 
 
 def test_two_adapters_on_different_modules_may_be_of_any_kind(workshop: Workshop, target: Path) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from ingot.adapters.terms import Load
+from ingot.adapters.terms import Load, Tiles
+from ingot.combine.combined import Combined
+from ingot.combine.running import Found
 from ingot.engine.blocks import Block, blocks_of
 from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.dtypes import as_tensor
@@ -66,6 +68,7 @@ class Changes:
         self._device = device
         self._slots: OrderedDict[Key, _Slot] = OrderedDict()
         self._nbytes: dict[Key, int] = {}
+        self._finds: dict[tuple[str, int], _Slot] = {}
         self._blocks: dict[str, tuple[Block, ...]] = {}
         self._lock = threading.Lock()
 
@@ -92,12 +95,25 @@ class Changes:
 
         def prepare() -> tuple[BlockChange, int]:
             tiles = _TermTiles(partial(self._tiles, op, number), partial(self._beside, placed))
-            apply = placed.term.prepare(self._load, tiles)
+            if isinstance(placed.term, Combined):
+                apply = placed.term.ready(self._load, tiles, self._found(op, number, placed.term, tiles))
+            else:
+                apply = placed.term.prepare(self._load, tiles)
             elements = sum(torch.Size(f.shape).numel() for f in placed.term.factors())
             return BlockChange(placed.rows, placed.columns, apply), self._dtype.itemsize * elements
 
         change: BlockChange = self._made((op.name, "change", number), prepare)
         return change
+
+    def _found(self, op: Op, number: int, term: Combined, tiles: Tiles) -> Found:
+        """What took passes over a whole tensor to find is kept for the whole run: it is some numbers."""
+        with self._lock:
+            slot = self._finds.setdefault((op.name, number), _Slot())
+        with slot.lock:
+            if slot.value is None:
+                slot.value = term.find(self._load, tiles)
+            found: Found = slot.value
+            return found
 
     def _subspace(self, op: Op, block: Block, number: int) -> Subspace:
         def prepare() -> tuple[Subspace, int]:

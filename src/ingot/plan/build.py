@@ -24,6 +24,7 @@ from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.spelling import FLOATING, MERGEABLE
 from ingot.naming import Names
 from ingot.plan import configs
+from ingot.plan.combining import Combining
 from ingot.plan.describe import adapter_info, base_info
 from ingot.plan.expected import missing_tensors
 from ingot.plan.layout import lay_out
@@ -58,9 +59,11 @@ class _Builder:
 
     def plan(self) -> Plan:
         _refuse_quantized(self.base)
+        self.combining = Combining.of(self.options, self.adapters)
         self.replication = self._replication()
         self.names = self._names()
-        edits = resolve(self.adapters, self.names, self.replication, self.base.tensors)
+        resolved = resolve(self.adapters, self.names, self.replication, self.base.tensors)
+        edits, left_out = self.combining.settle(resolved, self.same)
         self._check_expected()
         ties = decide(edits, self.names, self.base.config, self.same, self._is_copy)
         absorbed = {id(item) for item in ties.absorbed}
@@ -71,7 +74,7 @@ class _Builder:
         ops = self._ops(placed, new)
         claimants = [*edits, *ties.mirrored]
         claims = claims_of(claimants, self._ops_of(claimants, new))
-        explained = check_claims(self.adapters, claims)
+        explained = check_claims(self.adapters, claims, left_out)
         self._change_config(edits, ties)
         rounded = decide_rounding(ops, self.options, Look(self.base.inputs, [w.inputs for w in self.adapters]))
         shards = lay_out(self.base, rounded.ops)
@@ -171,7 +174,7 @@ class _Builder:
                 "an adapter changes a tensor that is not stored as F32, F16 or BF16", where=name, found=ref.dtype,
                 hint="Give a base with 16-bit or 32-bit weights, such as the one that the quantized base was made of.",
             )  # fmt: skip
-        op = Op(name, dtype, ref.shape, ref, placed.view, tuple(placed.terms))
+        op = Op(name, dtype, ref.shape, ref, placed.view, self.combining.terms(name, placed))
         if op.from_adapter and math.prod(op.view) != math.prod(ref.shape):  # a resized vocabulary
             return replace(op, shape=(op.view[0], *ref.shape[1:]))
         return op
@@ -212,13 +215,13 @@ class _Builder:
 
     def _new(self, parameter: str, items: Sequence[ResolvedEdit], source: str | None) -> tuple[str, Op]:
         name = self.names.new_on_disk_name(parameter)
-        terms = tuple(whole(item.edit.term, item.beside) for item in items)
+        first = items[0].edit.term if items else None
+        terms = [(item.adapter, whole(item.edit.term, item.beside)) for item in items]
+        placed = PlacedTensor(first.shape if first else (1, 1), terms)
         if source is not None:
             ref = self._stored(source)
-            view = terms[0].term.shape if terms else (1, 1)
-            return ref.file, self._op(name, ref, PlacedTensor(view, list(terms)))
+            return ref.file, self._op(name, ref, placed)
         self.new_parameters.append(parameter)
-        first = terms[0].term if terms else None
         if not isinstance(first, Replace):
             raise MismatchError(
                 "the adapter changes a parameter that this base does not store", where=parameter,
@@ -228,8 +231,8 @@ class _Builder:
         shape = site.module.parameters.get(items[0].edit.parameter, first.shape)
         if math.prod(shape) != math.prod(first.shape):
             shape = (first.shape[0], *shape[1:])
-        last = list(self.base.shards)[-1]
-        return last, Op(name, self._new_dtype(first.values), shape, None, first.shape, terms)
+        all_terms = self.combining.terms(name, placed)
+        return list(self.base.shards)[-1], Op(name, self._new_dtype(first.values), shape, None, first.shape, all_terms)
 
     def _new_dtype(self, values: Factor) -> str:
         """The base's most common floating dtype, by bytes: a new head is stored like the rest of the model."""

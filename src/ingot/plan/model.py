@@ -174,7 +174,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, as far as it changes bytes. `rounding` is one of `Rounding`'s values."""
+    """What the user asked for, as far as it changes bytes.
+
+    Attributes:
+        rounding: one of `Rounding`'s values.
+        method, density, lambda_, majority_sign, gamma, epsilon: how several adapters become one; see
+            `combine.parameters`, None for the method's own number.
+        take: numbers of adapters, counted from 1, whose whole tensors are used where several bring them.
+    """
 
     dtype: str | None = None
     rounding: str = "nearest"
@@ -182,6 +189,13 @@ class Options:
     accept_nonfinite_base: bool = False
     accept_missing: bool = False
     seed: int = 0
+    method: str = "linear"
+    density: float | None = None
+    lambda_: float = 1.0
+    majority_sign: str = "total"
+    gamma: float | None = None
+    epsilon: float | None = None
+    take: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

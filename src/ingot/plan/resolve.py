@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.edit import Edit, Update
-from ingot.adapters.forms import Plus
 from ingot.adapters.methods.method import LayerUpdate
-from ingot.adapters.terms import Add, LowRank, Term
+from ingot.adapters.terms import Term
 from ingot.checkpoint.locate import Location
 from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
@@ -76,17 +75,17 @@ def resolve(
 
     `stored` are the base's tensors: a term may depend on the dtype in which a weight is stored (PiSSA's residual).
 
+    Terms are those of weight 1: what the weights and several adapters make of them is settled in `plan.combining`.
+
     Raises:
-        MismatchError: a module is not in the base; a shape does not fit; a weight is given to what has no multiple.
+        MismatchError: a module is not in the base; a shape does not fit.
     """
     resolved = []
-    for number, (adapter, weight) in enumerate((w.adapter, w.weight) for w in adapters):
-        for update, site, layer in _told(adapter, names, replication, stored):
+    for number, weighted in enumerate(adapters):
+        for update, site, layer in _told(weighted.adapter, names, replication, stored):
             for edit in update.edits(site.module):
-                scaled = replace(edit, term=_weighted(edit.term, weight, update))
                 beside = tuple(_beside(name, site, names, stored) for name in getattr(edit.term, "beside", ()))
-                resolved.append(ResolvedEdit(number, update, site, scaled, layer, beside))
-    _refuse_collisions(resolved, adapters)
+                resolved.append(ResolvedEdit(number, update, site, edit, layer, beside))
     return resolved
 
 
@@ -125,43 +124,12 @@ def _beside(parameter: str, site: Site, names: Names, stored: Mapping[str, Tenso
     return Beside(parameter, tuple((stored[place.tensor], place) for place in placements))
 
 
-def _weighted(term: Term, weight: float, update: Update) -> Term:
-    if weight == 1.0:
-        return term
-    if isinstance(term, LowRank | Add | Plus):
-        return replace(term, scaling=term.scaling * weight)
-    raise MismatchError(
-        f"a weight other than 1 has no meaning for '{term.formula}'",
-        where=update.path,
-        found=f"weight {weight:g}",
-        hint="Merge this adapter with weight 1, or one that is plain LoRA.",
-    )
-
-
-def _refuse_collisions(resolved: Sequence[ResolvedEdit], adapters: Sequence[Weighted]) -> None:
-    """Several adapters may add to one parameter; only one may replace or rescale it."""
-    if len(adapters) == 1:
-        return
-    by_parameter: dict[tuple[str, int, int | None], list[ResolvedEdit]] = {}
-    for item in resolved:
-        by_parameter.setdefault((item.parameter, item.edit.index, item.layer), []).append(item)
-    for (parameter, _, _), items in by_parameter.items():
-        sole = [item for item in items if not isinstance(item.edit.term, LowRank | Add | Plus)]
-        others = {item.adapter for item in items}
-        if sole and len(others) > 1:
-            raise MismatchError(
-                f"several adapters change one parameter, and one of them by '{sole[0].edit.term.formula}'",
-                where=parameter,
-                hint="Their order would matter. Merge them one after the other, in the order that was trained.",
-            )
-
-
 @dataclass
 class PlacedTensor:
-    """A tensor on disk as the matrix `view` = (rows, columns), and the terms that change it, in order."""
+    """A tensor on disk as the matrix `view` = (rows, columns), and the terms that change it with their adapters."""
 
     view: tuple[int, int]
-    terms: list[PlacedTerm]
+    terms: list[tuple[int, PlacedTerm]]
 
 
 def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, PlacedTensor]:
@@ -174,7 +142,7 @@ def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, 
             tensor = tensors.setdefault(name, PlacedTensor((stack * rows, columns), []))
             if item.edit.resizes:
                 tensor.view = item.edit.term.shape
-            tensor.terms.append(replace(_placed(item.edit, placement), beside=item.beside))
+            tensor.terms.append((item.adapter, replace(_placed(item.edit, placement), beside=item.beside)))
     return tensors
 
 
@@ -210,13 +178,17 @@ def claims_of(edits: Iterable[ResolvedEdit], ops_of: Mapping[int, tuple[str, ...
     return {key: tuple(ops) for key, ops in claims.items()}
 
 
-def check_claims(adapters: Sequence[Weighted], claims: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+def check_claims(
+    adapters: Sequence[Weighted], claims: Mapping[str, tuple[str, ...]], left_out: Mapping[str, str]
+) -> dict[str, str]:
     """Law 1. Every adapter tensor is used by an op or explained; returns the explained ones with their reasons.
+
+    `left_out` are those that the user has other adapters' values for: `adapter number:tensor name` -> why.
 
     Raises:
         AdapterError: some are neither; the message lists them.
     """
-    explained: dict[str, str] = {}
+    explained = {key: why for key, why in left_out.items() if not claims.get(key)}
     unclaimed = []
     for number, weighted in enumerate(adapters):
         explained.update({f"{number}:{name}": reason for name, reason in weighted.adapter.explained.items()})

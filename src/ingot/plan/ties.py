@@ -112,7 +112,7 @@ def _mirrored(item: ResolvedEdit, alias: str, names: Names) -> ResolvedEdit:
 
 def _same_change(one: Sequence[ResolvedEdit], other: Sequence[ResolvedEdit], same: SameValues, is_copy: IsCopy) -> bool:
     return len(one) == len(other) and all(
-        (is_copy(a) and is_copy(b)) or _same_term(a.edit.term, b.edit.term, same)
+        (is_copy(a) and is_copy(b)) or (a.adapter == b.adapter and _same_term(a.edit.term, b.edit.term, same))
         for a, b in zip(one, other, strict=True)
     )
 
