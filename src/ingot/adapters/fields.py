@@ -32,6 +32,24 @@ class Fields:
         value: float = self.raw.get(key, default)
         return value if _is_positive_number(value) else self.refuse(key, "a number above 0")
 
+    def count(self, key: str, default: int) -> int:
+        value: int = self.raw.get(key, default)
+        if value == 0 and not isinstance(value, bool) and isinstance(value, int):
+            return value
+        return value if _is_positive_integer(value) else self.refuse(key, "an integer, 0 or above")
+
+    def real(self, key: str, default: float) -> float:
+        value: float = self.raw.get(key, default)
+        if value == 0 and not isinstance(value, bool):
+            return 0.0
+        right = isinstance(value, int | float) and _is_positive_number(abs(value))
+        return value if right else self.refuse(key, "a number")
+
+    def seed(self, key: str, default: int) -> int:
+        value: int = self.raw.get(key, default)
+        right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+        return value if right else self.refuse(key, "an integer, 0 or above")
+
     def boolean(self, key: str, default: bool = False) -> bool:
         value = self.raw.get(key)
         if value is None:

@@ -81,9 +81,13 @@ class Judge:
         *,
         train: Callable[[nn.Module], None] = jitter,
         tolerance: float = TOLERANCE,
+        changes: bool = True,
         **saving: Any,
     ) -> Plan:
-        """Assert that ingot's merge in float32 is PEFT's, and that it changed what PEFT's changed; returns the plan."""
+        """Assert that ingot's merge in float32 is PEFT's, and that it changed what PEFT's changed; returns the plan.
+
+        `changes`: whether the adapter changes anything.
+        """
         adapter = self.adapter(
             model, config, f"{config.peft_type.value}-{len(list(self.root.iterdir()))}", train, **saving
         )
@@ -91,5 +95,6 @@ class Judge:
         plan = merged(base, adapter, target)
         ours, theirs = on_disk(target), on_disk(self.by_peft(model, adapter))
         assert_close(ours, theirs, tolerance)
-        assert changed(on_disk(base), ours) == changed(on_disk(base), theirs) != set()
+        assert changed(on_disk(base), ours) == changed(on_disk(base), theirs)
+        assert bool(changed(on_disk(base), ours)) is changes
         return plan

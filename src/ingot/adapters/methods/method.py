@@ -16,6 +16,7 @@ from ingot.adapters.edit import Edit, Update
 from ingot.adapters.factor import Factor
 from ingot.adapters.fields import Fields
 from ingot.adapters.module import Module, ModuleKind
+from ingot.adapters.saved import copy_edits
 from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
 
@@ -103,6 +104,41 @@ class Layer:
             raise self.mismatch(role, module, list(shape))
         return factor
 
+    def axis(self, role: str, module: Module, axis: int, *, of: int) -> int:
+        """The length of an axis of the tensor of this role. Raises MismatchError unless it has `of` axes."""
+        factor = self.need(role)
+        if len(factor.shape) != of:
+            raise self.mismatch(role, module, f"{of} axes")
+        return factor.shape[axis]
+
+    def check_rank(self, role: str, found: int, expected: int) -> int:
+        """`found`, the rank of a tensor. Raises MismatchError unless it is the one that the config gives."""
+        if found != expected:
+            raise MismatchError(
+                "the rank of a tensor is not that of the config",
+                where=f"`{self.need(role).ref.name}`",
+                expected=f"rank {expected}, by adapter_config.json",
+                found=f"rank {found}, from {list(self.need(role).shape)}",
+                hint="Use the adapter_config.json that was saved together with these weights.",
+            )
+        return found
+
+    def is_transposed(self, module: Module, outputs: int, inputs: int) -> bool:
+        """Whether the module's weight is [in, out], as transformers' Conv1D has it; by shape where no class is known.
+
+        Raises MismatchError where a square weight of no known class may be either.
+        """
+        if module.kind is not ModuleKind.UNKNOWN:
+            return module.kind is ModuleKind.CONV1D
+        if outputs == inputs and self.fields.boolean("fan_in_fan_out"):
+            raise MismatchError(
+                "a square weight may be a Linear or a transposed Conv1D, and nothing tells which",
+                where=f"`{module.path}`",
+                found=f"{_shapes(module)} and fan_in_fan_out true",
+                hint="Give the base's config.json, which names the model class.",
+            )
+        return outputs != inputs and module.parameters["weight"] == (inputs, outputs)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -111,11 +147,12 @@ class Method:
     Attributes:
         peft_type: PEFT's name, in capitals.
         title: the name that people use.
-        roles: names of a layer's tensors after the module's path; a `*` stands for a number.
+        roles: names of a layer's tensors after the module's path; a `*` stands for a number, `**` for any name.
         edits: what a layer does to a module, in the order in which it applies. Raises MismatchError, AdapterError.
-        shared: names of tensors of the whole model, after `base_model.`; a `*` stands for a number.
+        shared: names of tensors of the whole model, after `base_model.`; a `*` stands for a number, a `+` for a name.
         unused: roles, and names after `base_model.`, that a merge does not need, with the reason.
         kinds: the module classes that PEFT can wrap.
+        kernels: of the convolutions among them, in how many dimensions.
         check: reads the method's own settings and raises AdapterError for what has no merged form.
     """
 
@@ -126,6 +163,7 @@ class Method:
     shared: tuple[str, ...] = ()
     unused: Mapping[str, str] = field(default_factory=dict)
     kinds: frozenset[ModuleKind] = frozenset({ModuleKind.LINEAR})
+    kernels: tuple[int, ...] = (1, 2, 3)
     check: Callable[[Fields], None] = lambda _: None
 
     @cached_property
@@ -137,17 +175,30 @@ class Method:
     def shared_pattern(self) -> re.Pattern[str]:
         return re.compile(rf"base_model\.(?P<name>{_alternatives((*self.shared, *self.unused))})")
 
+    def shares(self, name: str) -> bool:
+        """Whether this name after `base_model.` is one of `shared`, rather than of `unused`."""
+        return re.fullmatch(_alternatives(self.shared), name) is not None
+
 
 def _alternatives(names: tuple[str, ...]) -> str:
-    return "|".join(re.escape(name).replace(r"\*", r"\d+") for name in names)
+    wildcards = ((r"\*\*", ".+"), (r"\*", r"\d+"), (r"\+", r"[^.]+"))
+    patterns = [re.escape(name) for name in names]
+    for wildcard, pattern in wildcards:
+        patterns = [name.replace(wildcard, pattern) for name in patterns]
+    return "|".join(patterns)
 
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """A layer as an `Update`."""
+    """A layer as an `Update`.
+
+    Attributes:
+        copy: a whole weight that replaces the base's first: PEFT saves one of an embedding that has a layer.
+    """
 
     method: Method
     layer: Layer
+    copy: Factor | None = None
 
     @property
     def path(self) -> str:
@@ -155,7 +206,8 @@ class LayerUpdate:
 
     @property
     def tensors(self) -> tuple[TensorRef, ...]:
-        return tuple(factor.ref for factor in self.layer.tensors.values())
+        factors = (*self.layer.tensors.values(), *([] if self.copy is None else [self.copy]))
+        return tuple(factor.ref for factor in factors)
 
     @property
     def rank(self) -> int | None:
@@ -164,14 +216,30 @@ class LayerUpdate:
 
     def edits(self, module: Module) -> tuple[Edit, ...]:
         """See `Update.edits`. On a module whose class is not known, what fits by its shapes is believed."""
-        if module.kind not in self.method.kinds and module.kind is not ModuleKind.UNKNOWN:
+        self._check_class(module)
+        first, module = copy_edits(self.copy, module)
+        edits = self.method.edits(self.layer, module)
+        if any(edit.resizes for edit in first):
+            edits = tuple(replace(edit, resizes=edit.parameter == "weight") for edit in edits)
+        return first + edits
+
+    def _check_class(self, module: Module) -> None:
+        """Raise MismatchError for a module that PEFT does not wrap; of an unknown class, by its weight's shape."""
+        kinds, kernels = self.method.kinds, self.method.kernels
+        unknown, dimensions = module.kind is ModuleKind.UNKNOWN, len(module.parameters.get("weight", ())) - 2
+        kind = ModuleKind.CONV if unknown and dimensions > 0 else module.kind
+        fits = dimensions in kernels and kind in kinds if kind is ModuleKind.CONV else unknown or kind in kinds
+        if fits and unknown and ModuleKind.OTHER not in kinds:
+            fits = "weight" in module.parameters
+        if not fits:
+            names = {str(kind) for kind in kinds - {ModuleKind.CONV}}
+            names |= {f"Conv{n}d" for n in kernels} if ModuleKind.CONV in kinds else set()
             raise MismatchError(
                 f"a {self.method.title} layer stands on a module of another class",
                 where=f"`{self.tensors[0].name}`",
-                expected=" or ".join(sorted(self.method.kinds)),
-                found=f"{module.class_name or module.kind} `{module.path}`",
+                expected=" or ".join(sorted(names)),
+                found=f"{module.class_name or module.kind} `{module.path}` with {_shapes(module)}",
             )
-        return self.method.edits(self.layer, module)
 
     def among(self, modules: Mapping[str, Module]) -> Update:
         """The same update, told of every module that the adapter has a layer on."""

@@ -10,9 +10,9 @@ from ingot.adapters.edit import Update
 from ingot.adapters.factor import Factor
 from ingot.adapters.fields import Fields
 from ingot.adapters.grouping import IGNORED, check_nothing_left
-from ingot.adapters.keys import Key, parse_parameter, without_prefix
+from ingot.adapters.keys import Key, Role, parse_parameter, without_prefix
 from ingot.adapters.methods.method import Layer, LayerUpdate, Method, MethodConfig
-from ingot.adapters.saved import SavedUpdate, replaces
+from ingot.adapters.saved import SavedUpdate, is_embedding, replaces
 from ingot.errors import AdapterError
 from ingot.formats.tensor_ref import TensorRef
 
@@ -45,10 +45,10 @@ def group_layers(
         match = method.shared_pattern.fullmatch(ref.name)
         if match is None or ref.name.startswith("base_model.model."):
             own.append(ref)
-        elif reason := _unused(method, match["name"]):
-            explained[ref.name] = reason
-        else:
+        elif method.shares(match["name"]):
             shared[match["name"]] = Factor(adapter, ref)
+        else:
+            explained[ref.name] = _unused(method, match["name"]) or ""
     layers: dict[str, dict[str, Factor]] = {}
     whole: dict[str, list[Key]] = {}
     for ref, name in zip(own, without_prefix(own), strict=True):
@@ -62,10 +62,12 @@ def group_layers(
             _put(layers.setdefault(match["path"], {}), match["role"], Factor(adapter, ref))
     updates: list[Update] = []
     for path in dict.fromkeys((*whole, *layers)):
-        updates += _saved(config, path, whole.get(path, ()), adapter, wrapped=path in layers)
+        copy = _copy(whole.get(path, ()), adapter) if path in layers else None
+        saved = [key for key in whole.get(path, ()) if copy is None or key.ref is not copy.ref]
+        updates += _saved(config, path, saved, adapter, wrapped=path in layers)
         if path in layers:
             _check_targeted(config, path, layers[path])
-            updates.append(LayerUpdate(method, Layer(path, layers[path], shared, config)))
+            updates.append(LayerUpdate(method, Layer(path, layers[path], shared, config), copy))
     if not updates:
         raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
     return tuple(updates), explained
@@ -81,6 +83,14 @@ def _put(roles: dict[str, Factor], role: str, factor: Factor) -> None:
         found = f"`{roles[role].ref.name}` and `{factor.ref.name}`"
         raise AdapterError("two tensors mean the same", where=role, found=found)
     roles[role] = factor
+
+
+def _copy(keys: Sequence[Key], adapter: int) -> Factor | None:
+    """The whole weight of an embedding that has a layer."""
+    for key in keys:
+        if key.role is Role.BASE and key.parameter == "weight" and is_embedding(key.path):
+            return Factor(adapter, key.ref)
+    return None
 
 
 def _saved(config: MethodConfig, path: str, keys: Sequence[Key], adapter: int, *, wrapped: bool) -> list[Update]:
