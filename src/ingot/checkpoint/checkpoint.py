@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ingot.checkpoint.locate import Location
+from ingot.checkpoint.quantized.detect import DenseView, dense_view
+from ingot.checkpoint.quantized.encoded import Source
 from ingot.checkpoint.side_files import group_of
 from ingot.errors import BaseError, UnsafeInputError
 from ingot.formats.index import ShardIndex, check_agreement, check_file_name, parse_index
@@ -30,6 +32,8 @@ _ALTERNATIVES = (
 @dataclass(frozen=True)
 class Checkpoint:
     """Shards in index order, their tensors in file order, and the parsed config.
+
+    `stored` is what lies on disk; `view` and `tensors` show the weights of a quantized one as dense tensors.
 
     Attributes:
         location: where it came from.
@@ -52,9 +56,24 @@ class Checkpoint:
     side_files: tuple[str, ...]
 
     @cached_property
-    def tensors(self) -> Mapping[str, TensorRef]:
-        """Every tensor by name, in the order of shards and offsets."""
+    def stored(self) -> Mapping[str, TensorRef]:
+        """Every tensor on disk by name, in the order of shards and offsets."""
         return MappingProxyType({ref.name: ref for header in self.shards.values() for ref in header.tensors})
+
+    @cached_property
+    def view(self) -> DenseView:
+        """What the checkpoint shows: a quantized one, its weights decoded.
+
+        Raises:
+            BaseError: it is quantized in a way that is not understood.
+        """
+        refs = {file: header.tensors for file, header in self.shards.items()}
+        return dense_view(refs, self.config, lambda ref: self.inputs[ref.file].read(ref.begin, ref.nbytes))
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Source]:
+        """Every tensor of the view by name, in the order of shards and offsets. Raises as `view`."""
+        return MappingProxyType({one.name: one for sources in self.view.shards.values() for one in sources})
 
     @property
     def nbytes(self) -> int:

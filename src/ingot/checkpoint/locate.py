@@ -34,16 +34,20 @@ class Location:
         name: how the record and the model card call it: the Hub id, or the directory's own name; never a path.
         revision: what the user asked for after `@`.
         commit: the resolved commit, where the Hub's cache tells it.
+        file: the file of that directory that was meant, where it was one.
     """
 
     path: Path
     name: str
     revision: str | None = None
     commit: str | None = None
+    file: str | None = None
 
 
 def locate(spec: str, *, what: str, error: type[IngotError]) -> Location:
     """The directory that `spec` means. A directory that exists wins over a Hub id of the same spelling.
+
+    An adapter may also be a file; its name is the file's without the ending.
 
     Raises:
         error: it is neither; or the Hub has no such repository or cannot be reached.
@@ -56,6 +60,8 @@ def locate(spec: str, *, what: str, error: type[IngotError]) -> Location:
         raise MissingComponent(
             "reading from S3 is not part of this version", where=spec, hint="Copy it to a local directory first."
         )
+    if path.is_file() and what == "adapter":
+        return Location(path.parent, path.stem, file=path.name)
     if path.exists():
         raise error(f"the {what} is a file, not a directory", where=spec, hint="Give the directory that holds it.")
     if _HUB_ID.fullmatch(spec) and not spec.startswith((".", "/")):
@@ -63,7 +69,7 @@ def locate(spec: str, *, what: str, error: type[IngotError]) -> Location:
     raise error(
         f"the {what} does not exist",
         where=spec,
-        expected="a directory or a Hub id such as org/name or org/name@revision",
+        expected=f"a directory{', a file' if what == 'adapter' else ''} or a Hub id such as org/name@revision",
         hint="Check the spelling of the path.",
     )
 

@@ -13,18 +13,18 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)
 
 
 def parse_adapter(text: str) -> tuple[str, float]:
-    """An adapter and its weight, 1 where none is given. A directory that exists is never cut at its `=`.
+    """An adapter and its weight, 1 where none is given. A path that exists is never cut at its `=`.
 
     Raises:
-        UsageError: the weight is zero, NaN or infinite, or stands behind an existing directory and is no number.
+        UsageError: the weight is zero, NaN or infinite, or stands behind an existing path and is no number.
 
     Examples: "out/lora=0.5" -> ("out/lora", 0.5); "runs/lr=1e-4/final" -> ("runs/lr=1e-4/final", 1.0)
     """
     name, equals, number = text.rpartition("=")
-    if not equals or Path(text).expanduser().is_dir():
+    if not equals or Path(text).expanduser().exists():
         return named(text, "ADAPTER"), 1.0
     if not NUMBER.fullmatch(number):
-        if Path(name).expanduser().is_dir() and name:
+        if Path(name).expanduser().exists() and name:
             raise UsageError("the weight of an adapter is no number", where=text, found=repr(number))
         return text, 1.0
     weight = float(number)
