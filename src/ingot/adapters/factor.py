@@ -1,13 +1,14 @@
 """A factor: a matrix that is some view of a tensor in an adapter file, not yet read.
 
-Plans are made of factors, so they are data: printable, comparable, hashable. `read` turns one into a float32 matrix.
+Plans are made of factors, so they are data: printable, comparable, hashable. `engine.factors` reads one: as a matrix in
+the dtype that tiles are computed in, or, of `Indices`, as whole numbers.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from ingot.formats.tensor_ref import TensorRef
 
@@ -23,7 +24,8 @@ Step = tuple[str | int, ...]
 class Factor:
     """A tensor of adapter number `adapter` of the plan, seen through `steps`.
 
-    Laws: `shape` is the shape after all steps; `steps` never copy except "block_diagonal".
+    Laws: `shape` is the shape after all steps; `steps` never copy except "block_diagonal", and "reshape" of axes that
+    were transposed.
     """
 
     adapter: int
@@ -37,23 +39,27 @@ class Factor:
             shape = _shape_after(shape, step)
         return shape
 
-    def then(self, *step: str | int) -> Factor:
+    def then(self, *step: str | int) -> Self:
         """This factor with one more view. Raises ValueError when the view does not fit the shape."""
         _shape_after(self.shape, step)
-        return Factor(self.adapter, self.ref, (*self.steps, step))
+        return replace(self, steps=(*self.steps, step))
 
     @property
-    def T(self) -> Factor:  # noqa: N802 - the name that torch and numpy give it
+    def T(self) -> Self:  # noqa: N802 - the name that torch and numpy give it
         """Rows and columns swapped."""
         return self.then("transpose", 0, 1)
 
-    def rows(self, begin: int, end: int) -> Factor:
+    def rows(self, begin: int, end: int) -> Self:
         """Rows [begin, end)."""
         return self if (begin, end) == (0, self.shape[0]) else self.then("narrow", 0, begin, end)
 
-    def columns(self, begin: int, end: int) -> Factor:
+    def columns(self, begin: int, end: int) -> Self:
         """Columns [begin, end)."""
         return self if (begin, end) == (0, self.shape[1]) else self.then("narrow", 1, begin, end)
+
+    def as_indices(self) -> Indices:
+        """The same of a tensor that holds whole numbers."""
+        return Indices(self.adapter, self.ref, self.steps)
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The steps applied to the tensor that `ref` names."""
@@ -73,6 +79,11 @@ class Factor:
             else:
                 tensor = torch.block_diag(*tensor.chunk(numbers[0], dim=0))  # type: ignore[no-untyped-call]
         return tensor
+
+
+@dataclass(frozen=True)
+class Indices(Factor):
+    """A tensor of whole numbers, read as int64: positions in a weight or in a bank of vectors."""
 
 
 def _shape_after(shape: tuple[int, ...], step: Step) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Reading the tensors of an adapter: in one dtype, always finite."""
+"""Reading the tensors of an adapter: numbers in one dtype, always finite, or whole numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:
     import torch
+
+#: How a safetensors header spells the dtypes of indices, and how torch does.
+_INTEGERS = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
 
 
 def load_tensor(file: InputFile, ref: TensorRef, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -45,3 +48,32 @@ def load_tensor(file: InputFile, ref: TensorRef, dtype: torch.dtype | None = Non
             hint="The training run diverged: use an earlier checkpoint of it.",
         )
     return tensor
+
+
+def load_integers(file: InputFile, ref: TensorRef) -> torch.Tensor:
+    """The whole tensor as int64. PEFT on Windows saves indices as floating point numbers, which must then be whole.
+
+    Raises:
+        AdapterError: the tensor holds neither integers nor whole numbers.
+        NonFiniteError, InputChangedError: as `load_tensor`.
+    """
+    import torch
+
+    from ingot.kernels.dtypes import TORCH_DTYPE
+
+    if ref.dtype in TORCH_DTYPE:
+        numbers = load_tensor(file, ref, torch.float64)
+        whole = numbers.to(torch.int64)
+        if not torch.equal(whole.to(numbers.dtype), numbers):
+            raise AdapterError("an adapter tensor of indices holds fractions", where=f"`{ref.name}` in {ref.file}")
+        return whole
+    if ref.dtype not in _INTEGERS:
+        raise AdapterError(
+            "an adapter tensor does not hold indices", where=f"`{ref.name}` in {ref.file}",
+            expected=", ".join(_INTEGERS), found=ref.dtype,
+        )  # fmt: skip
+    if not ref.numel:
+        return torch.empty(ref.shape, dtype=torch.int64)
+    data = bytearray(ref.nbytes)
+    file.read_into(data, ref.begin)
+    return torch.frombuffer(data, dtype=getattr(torch, _INTEGERS[ref.dtype])).reshape(ref.shape).to(torch.int64)

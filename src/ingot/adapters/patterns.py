@@ -94,6 +94,15 @@ def pattern_value(path: str, pattern: Mapping[str, Any], default: Any) -> Any:
     return default
 
 
+def dotted_value(path: str, pattern: Mapping[str, Any], default: Any) -> Any:
+    """The value of the first key that matches the end of `path` after a dot, or of `path` itself: the older rule, which
+    FourierFT's `n_frequency_pattern` and C3A's `block_size_pattern` keep to."""
+    for key, value in pattern.items():
+        if compile_pattern(key, r".*\.{}$").match(path):
+            return value
+    return pattern.get(path, default)
+
+
 def layer_index(path: str, layers_pattern: tuple[str, ...]) -> int | None:
     """The layer number that `layers_to_transform` is compared with: the first number after a name of the pattern."""
     if not layers_pattern:

@@ -120,7 +120,7 @@ def _summary(op: Op) -> dict[str, object]:
     terms = [getattr(placed.term, "update", placed.term) for placed in op.terms]
     shown: dict[str, object] = {"formulas": list(dict.fromkeys(placed.term.formula for placed in op.terms))}
     shown["rounding"] = str(op.rounding)
-    ranks = sorted({term.rank for term in terms if hasattr(term, "rank")})
+    ranks = sorted({rank for term in terms if (rank := getattr(term, "rank", None)) is not None})
     scalings = sorted({float(term.scaling) for term in terms if hasattr(term, "scaling")})
     return {**shown, **({"ranks": ranks} if ranks else {}), **({"scalings": scalings} if scalings else {})}
 

@@ -1,0 +1,99 @@
+"""The weight of a Linear or a Conv1D as a method sees it, and the model-wide tensors that its layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ingot.adapters.edit import Edit
+from ingot.adapters.factor import Factor
+from ingot.adapters.forms import Delta, Plus
+from ingot.adapters.methods.method import Layer
+from ingot.adapters.module import Module, ModuleKind
+from ingot.errors import AdapterError, MismatchError
+
+
+@dataclass(frozen=True)
+class Weight:
+    """W[outputs, inputs]; `turned` where the module stores its transpose, as transformers' Conv1D of GPT-2 does."""
+
+    outputs: int
+    inputs: int
+    turned: bool = False
+
+    @classmethod
+    def of(cls, layer: Layer, module: Module, *, placed: bool = True) -> Weight:
+        """The weight of a layer's module. Where no class is known it is taken for a Linear's.
+
+        Args:
+            placed: whether tensors of the layer have the shape of the weight, which then tells a Linear from a Conv1D.
+
+        Raises:
+            MismatchError: the module has no weight, or nothing tells which way it is stored.
+        """
+        if "weight" not in module.parameters:
+            raise MismatchError(
+                "the base has no such parameter", where=f"`{layer.path}.weight`", found=sorted(module.parameters)
+            )
+        if module.kind is ModuleKind.UNKNOWN and (not placed or layer.fields.boolean("fan_in_fan_out")):
+            raise MismatchError(
+                "the weight may be a Linear's or a transposed Conv1D's, and nothing tells which",
+                where=f"`{module.path}`",
+                hint="Give the base's config.json, which names a model class that transformers knows.",
+            )
+        return _weight(module)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.outputs, self.inputs)
+
+    def plus(self, delta: Delta, scaling: float = 1.0) -> tuple[Edit, ...]:
+        """The edit W + scaling * D[outputs, inputs]."""
+        return (Edit("weight", 0, Plus(delta, scaling, flipped=self.turned)),)
+
+
+def _weight(module: Module) -> Weight:
+    _, rows, columns = module.view("weight")
+    return Weight(columns, rows, True) if module.kind is ModuleKind.CONV1D else Weight(rows, columns)
+
+
+def largest(modules: Collection[Module]) -> tuple[int, int]:
+    """The most outputs and the most inputs of any of these: the extent of matrices that all layers take a part of."""
+    weights = [_weight(module) for module in modules]
+    return max(weight.outputs for weight in weights), max(weight.inputs for weight in weights)
+
+
+def front(layer: Layer, name: str, *shape: int, along: tuple[int, ...]) -> Factor:
+    """The model-wide tensor `name` cut to `shape`: it may be longer along some dimensions, and a layer takes the front.
+
+    Raises:
+        AdapterError: it is missing.
+        MismatchError: it is smaller, or differs in another dimension.
+    """
+    factor = layer.need_shared(name)
+    found = factor.shape
+    more = [at for at in along if at < len(found) and found[at] > shape[at]]
+    wanted = tuple(found[at] if at in more else size for at, size in enumerate(shape))
+    if found != wanted:
+        raise MismatchError(
+            "a tensor that all layers share does not fit one of them",
+            where=f"`{factor.ref.name}`",
+            expected=f"{list(wanted)} for `{layer.path}`",
+            found=list(found),
+            hint="The adapter was trained on another base model, or with another configuration.",
+        )
+    for at in more:
+        factor = factor.then("narrow", at, 0, shape[at])
+    return factor
+
+
+def refuse_unsaved(layer: Layer, key: str, *roles: str) -> None:
+    """Raise AdapterError where the file holds tensors of which the config says, by a false `key`, that it has none."""
+    own = [layer.tensors[role] for role in roles if role in layer.tensors]
+    found = [f"`{factor.ref.name}`" for factor in (*layer.shared.values(), *own)]
+    if found:
+        raise AdapterError(
+            f"the file holds what was not saved, by `{key}` of adapter_config.json",
+            found=", ".join(found),
+            hint=f"PEFT would ignore it and make its own. Set `{key}` to true if it is what was trained with.",
+        )
