@@ -34,16 +34,13 @@ class Fields:
 
     def count(self, key: str, default: int) -> int:
         value: int = self.raw.get(key, default)
-        if value == 0 and not isinstance(value, bool) and isinstance(value, int):
-            return value
-        return value if _is_positive_integer(value) else self.refuse(key, "an integer, 0 or above")
+        nothing = isinstance(value, int) and not isinstance(value, bool) and value == 0
+        return value if nothing or _is_positive_integer(value) else self.refuse(key, "an integer, 0 or above")
 
     def real(self, key: str, default: float) -> float:
         value: float = self.raw.get(key, default)
-        if value == 0 and not isinstance(value, bool):
-            return 0.0
-        right = isinstance(value, int | float) and _is_positive_number(abs(value))
-        return value if right else self.refuse(key, "a number")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if number and (value == 0 or _is_positive_number(abs(value))) else self.refuse(key, "a number")
 
     def seed(self, key: str, default: int) -> int:
         value: int = self.raw.get(key, default)

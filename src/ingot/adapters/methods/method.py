@@ -17,6 +17,7 @@ from ingot.adapters.factor import Factor
 from ingot.adapters.fields import Fields
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.saved import copy_edits
+from ingot.adapters.terms import FLOAT32_MAX
 from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
 
@@ -34,7 +35,8 @@ class MethodConfig(AdapterConfig):
     @property
     def alphas(self) -> tuple[float, ...]:
         values = (self.raw.get(key) for key in ("lora_alpha", "alpha", "scaling"))
-        return tuple(float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+        numbers = (value for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+        return tuple(float(value) for value in numbers if abs(value) <= FLOAT32_MAX)
 
     @cached_property
     def fields(self) -> Fields:
@@ -151,6 +153,7 @@ class Method:
         edits: what a layer does to a module, in the order in which it applies. Raises MismatchError, AdapterError.
         shared: names of tensors of the whole model, after `base_model.`; a `*` stands for a number, a `+` for a name.
         unused: roles, and names after `base_model.`, that a merge does not need, with the reason.
+        repeats: why a layer that the config does not target is not needed, where PEFT saves layers more than once.
         kinds: the module classes that PEFT can wrap.
         kernels: of the convolutions among them, in how many dimensions.
         check: reads the method's own settings and raises AdapterError for what has no merged form.
@@ -162,6 +165,7 @@ class Method:
     edits: Callable[[Layer, Module], tuple[Edit, ...]]
     shared: tuple[str, ...] = ()
     unused: Mapping[str, str] = field(default_factory=dict)
+    repeats: str = ""
     kinds: frozenset[ModuleKind] = frozenset({ModuleKind.LINEAR})
     kernels: tuple[int, ...] = (1, 2, 3)
     check: Callable[[Fields], None] = lambda _: None
