@@ -13,6 +13,7 @@ from ingot.adapters.grouping import IGNORED, check_nothing_left
 from ingot.adapters.keys import Key, Role, parse_parameter, without_prefix
 from ingot.adapters.methods.method import Layer, LayerUpdate, Method, MethodConfig
 from ingot.adapters.saved import SavedUpdate, is_embedding, replaces
+from ingot.adapters.tokens import TokensUpdate, check_tokens
 from ingot.errors import AdapterError
 from ingot.formats.tensor_ref import TensorRef
 
@@ -60,7 +61,12 @@ def group_layers(
             explained[ref.name] = reason
         else:
             _put(layers.setdefault(match["path"], {}), match["role"], Factor(adapter, ref))
-    updates: list[Update] = []
+    for path, layer in layers.items():
+        if ".base_layer" in path:
+            first = next(iter(layer.values())).ref.name
+            raise AdapterError("tensor's module is wrapped in an unknown way", where=f"`{first}`")
+    explained.update(_take_repeats(method, config, layers))
+    updates: list[Update] = _take_tokens(config, whole, adapter)
     for path in dict.fromkeys((*whole, *layers)):
         copy = _copy(whole.get(path, ()), adapter) if path in layers else None
         saved = [key for key in whole.get(path, ()) if copy is None or key.ref is not copy.ref]
@@ -68,9 +74,37 @@ def group_layers(
         if path in layers:
             _check_targeted(config, path, layers[path])
             updates.append(LayerUpdate(method, Layer(path, layers[path], shared, config), copy))
+    check_tokens(config, updates)
     if not updates:
         raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
     return tuple(updates), explained
+
+
+def _take_repeats(method: Method, config: MethodConfig, layers: dict[str, dict[str, Factor]]) -> dict[str, str]:
+    """Take out the layers that are saved once more, for what is tied to a targeted module: the same tensors."""
+    untargeted = [path for path in layers if method.repeats and config.targets(path) is False]
+    shapes = [_shapes(tensors) for path, tensors in layers.items() if path not in untargeted]
+    repeated = [path for path in untargeted if _shapes(layers[path]) in shapes]
+    return {factor.ref.name: method.repeats for path in repeated for factor in layers.pop(path).values()}
+
+
+def _shapes(tensors: dict[str, Factor]) -> dict[str, tuple[int, ...]]:
+    return {role: factor.shape for role, factor in tensors.items()}
+
+
+def _take_tokens(config: MethodConfig, whole: dict[str, list[Key]], adapter: int) -> list[Update]:
+    """Take out the token rows that `trainable_token_indices` trains beside the method."""
+    updates: list[Update] = []
+    for wrapper in [path for path in whole if path.endswith(".token_adapter")]:
+        path = wrapper.removesuffix(".token_adapter")
+        indices = config.tokens(path)
+        for key in [key for key in whole[wrapper] if key.parameter == "trainable_tokens_delta" and indices]:
+            whole[wrapper].remove(key)
+            copies = [key for key in whole.get(path, ()) if key.role is Role.TOKENS_BASE and key.parameter == "weight"]
+            whole[path] = [key for key in whole.get(path, ()) if key not in copies]
+            copy = Factor(adapter, copies[0].ref) if copies else None
+            updates.append(TokensUpdate(path, indices or (), Factor(adapter, key.ref), copy))
+    return updates
 
 
 def _unused(method: Method, name: str) -> str | None:
