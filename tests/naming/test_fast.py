@@ -10,6 +10,7 @@ import sys
 import pytest
 import transformers
 
+from ingot.adapters.module import ModuleKind
 from ingot.naming import Names, fast, transformers_map
 from ingot.naming.table import Table
 from tests.naming.conftest import Saved, Saver
@@ -44,6 +45,18 @@ def test_the_table_of_a_family_says_what_its_class_says(saved: Saver, name: str)
         assert one.module.parameters == other.module.parameters
         assert one.placements == other.placements
         assert one.aliases == other.aliases
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "llama_tied"])
+def test_layers_stand_in_the_order_in_which_the_class_makes_them(saved: Saver, name: str) -> None:
+    quick, full = _fast(saved(name)), _slow(saved(name))
+    assert quick is not None
+
+    def layers(table: Table) -> list[str]:
+        kinds = (ModuleKind.LINEAR, ModuleKind.EMBEDDING)
+        return [path for path, module in table.modules.items() if module.kind in kinds]
+
+    assert layers(quick) == layers(full)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

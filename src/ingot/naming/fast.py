@@ -33,7 +33,7 @@ class Family:
 
     Attributes:
         model_class: its transformers class.
-        linears: the nn.Linear modules of a layer.
+        linears: the nn.Linear modules of a layer, in the order in which the class makes them.
         norms: the norms of a layer.
         biases: which linears have a bias where a key of the configuration is true; key "" stands for always.
         norm_bias: norms have a bias.
@@ -48,12 +48,13 @@ class Family:
     tied: bool = False
 
     def parameters(self, config: Mapping[str, object], layers: int) -> dict[str, int]:
-        """Rank of every parameter of a model with this many layers, by name."""
+        """Rank of every parameter of a model with this many layers, by name; linears in the model's own order."""
         biased = {name for key, names in self.biases.items() if key == "" or config.get(key) is True for name in names}
         of_layer = {f"{name}.weight": 2 for name in self.linears} | {f"{name}.weight": 1 for name in self.norms}
         of_layer |= {f"{name}.bias": 1 for name in (*biased, *(self.norms if self.norm_bias else ()))}
-        outside = {EMBEDDING: 2, HEAD: 2, "model.norm.weight": 1} | ({"model.norm.bias": 1} if self.norm_bias else {})
-        return outside | {f"model.layers.{at}.{name}": ndim for at in range(layers) for name, ndim in of_layer.items()}
+        in_layers = {f"model.layers.{at}.{name}": ndim for at in range(layers) for name, ndim in of_layer.items()}
+        norm = {"model.norm.weight": 1} | ({"model.norm.bias": 1} if self.norm_bias else {})
+        return {EMBEDDING: 2} | in_layers | norm | {HEAD: 2}
 
 
 FAMILIES: dict[str, Family] = {
@@ -67,7 +68,7 @@ FAMILIES: dict[str, Family] = {
         "Gemma3ForCausalLM", norms=(*_NORMS, *_FEEDFORWARD_NORMS, *_QK_NORMS), biases=_ATTENTION_BIAS, tied=True
     ),
     "phi3": Family(
-        "Phi3ForCausalLM", linears=("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+        "Phi3ForCausalLM", linears=("self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj")
     ),
     "granite": Family("GraniteForCausalLM", biases={**_ATTENTION_BIAS, "mlp_bias": _MLP}),
     "olmo2": Family(
@@ -103,12 +104,14 @@ def table(
     aliases = tied_aliases(pairs, shapes.__contains__)
     if {name: len(shape) for name, shape in shapes.items()} != {n: d for n, d in expected.items() if n not in aliases}:
         return None
-    return _table(shapes, family, aliases, stored_twice(pairs, shapes.__contains__))
+    ordered = {name: shapes[name] for name in expected if name in shapes}
+    return _table(ordered, family, aliases, stored_twice(pairs, shapes.__contains__))
 
 
 def _table(
     shapes: Mapping[str, tuple[int, ...]], family: Family, aliases: Mapping[str, str], twice: Mapping[str, str]
 ) -> Table:
+    """`shapes` in the order in which the class makes its modules."""
     modules = modules_from(shapes, lambda path: _kind(path, family))
     for alias, source in aliases.items():
         path = alias.removesuffix(".weight")
@@ -122,6 +125,7 @@ def _table(
         tied=aliases,
         stored_twice=twice,
         prefix="model",
+        dense=("lm_head",),
     )
 
 

@@ -99,7 +99,7 @@ def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
         A = front(layer, "randlora_A", rank, 1, narrow, along=(2,))
         projections = Stored(A, front(layer, "randlora_B", wide, bases, rank, along=(0, 1)))
     else:
-        refuse_unsaved(layer, "save_projection")
+        refuse_unsaved("save_projection", layer.shared.values())
         sparse, very_sparse = fields.boolean("sparse"), fields.boolean("very_sparse")
         projections = RandLoraSeed.of(layer, rank, sparse=sparse, very_sparse=very_sparse)
     delta = ScaledBases(weight.shape, rank * bases, scales, columns, projections)

@@ -2,8 +2,8 @@
 
     W[out, in] + s * B[out, r] @ A[r, in],  W.flatten()[i[n]] + v[n]
 
-v = supertuning_values, i = supertuning_indices, s = lora_alpha / r with `lora_alpha` 2 * r by default; without `r` there
-is no LoRA. Source: `merge` of PEFT's tuners/supertuning/layer.py.
+v = supertuning_values, i = supertuning_indices, s = lora_alpha / r with `lora_alpha` 2 * r by default; without `r`
+there is no LoRA. Source: `merge` of PEFT's tuners/supertuning/layer.py.
 """
 
 from __future__ import annotations

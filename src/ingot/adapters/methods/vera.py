@@ -79,7 +79,7 @@ def projected(layer: Layer, module: Module, prefix: str, seeded: type[Seeded], h
         B = front(layer, f"{prefix}_B", weight.outputs, rank, along=(0,))
         projections = Stored(A, B)
     else:
-        refuse_unsaved(layer, "save_projection")
+        refuse_unsaved("save_projection", layer.shared.values())
         projections = seeded.of(layer, rank)
     return weight.plus(ScaledProjections(weight.shape, rank, b, d.then("narrow", 0, 0, rank), projections))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ingot.adapters.edit import Edit
@@ -63,6 +63,20 @@ def largest(modules: Collection[Module]) -> tuple[int, int]:
     return max(weight.outputs for weight in weights), max(weight.inputs for weight in weights)
 
 
+def number_of(layer: Layer) -> int:
+    """The layer's number among all layers of the adapter, in the order of the base's modules.
+
+    Raises MismatchError where the base's model class, which tells the order, is not known.
+    """
+    if any(module.kind is ModuleKind.UNKNOWN for module in layer.modules.values()):
+        raise MismatchError(
+            "the adapter counts its layers, and their order in the base is not known",
+            where=f"`{layer.path}`",
+            hint="Give the base's config.json, which names a model class that transformers knows.",
+        )
+    return list(layer.modules).index(layer.path)
+
+
 def front(layer: Layer, name: str, *shape: int, along: tuple[int, ...]) -> Factor:
     """The model-wide tensor `name` cut to `shape`: it may be longer along some dimensions, and a layer takes the front.
 
@@ -87,13 +101,12 @@ def front(layer: Layer, name: str, *shape: int, along: tuple[int, ...]) -> Facto
     return factor
 
 
-def refuse_unsaved(layer: Layer, key: str, *roles: str) -> None:
+def refuse_unsaved(key: str, factors: Iterable[Factor]) -> None:
     """Raise AdapterError where the file holds tensors of which the config says, by a false `key`, that it has none."""
-    own = [layer.tensors[role] for role in roles if role in layer.tensors]
-    found = [f"`{factor.ref.name}`" for factor in (*layer.shared.values(), *own)]
+    found = ", ".join(f"`{factor.ref.name}`" for factor in factors)
     if found:
         raise AdapterError(
             f"the file holds what was not saved, by `{key}` of adapter_config.json",
-            found=", ".join(found),
+            found=found,
             hint=f"PEFT would ignore it and make its own. Set `{key}` to true if it is what was trained with.",
         )
