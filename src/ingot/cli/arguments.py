@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingot.checkpoint.named import named
 from ingot.checkpoint.named import parse_adapter as parse_adapter
-from ingot.cli.framework import OUTPUT, RESULT, RUN, Option
+from ingot.cli.framework import COMBINE, OUTPUT, RESULT, RUN, Option
+from ingot.combine.parameters import DENSITY, EPSILON, GAMMA, Majority, Method
 from ingot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,18 +48,41 @@ def make_options(
     accept_nonfinite_base: bool,
     accept_missing: bool,
     seed: int = 0,
+    *,
+    take: Sequence[str] = (),
+    adapters: Sequence[str] = (),
+    **more: Any,
 ) -> Options:
-    """The plan's options from those of the command line."""
+    """The plan's options from those of the command line. `take` names some of `adapters`, by name or by number."""
     from ingot.plan.model import Options
 
     stored = DTYPES[dtype] if dtype else None
-    return Options(stored, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed)
+    taken = tuple(_number_of(name, adapters) for name in take)
+    return Options(
+        stored, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed, take=taken, **more
+    )
+
+
+def _number_of(name: str, adapters: Sequence[str]) -> int:
+    """Which of the adapters is meant, counted from 1: by its place, as it was typed, or by the end of its path.
+
+    Raises UsageError when none is, or several are.
+    """
+    if name.isdecimal() and 1 <= int(name) <= len(adapters):
+        return int(name)
+    for spell in (str, lambda spec: spec.rstrip("/").rpartition("/")[2]):
+        meant = [number for number, spec in enumerate(adapters, 1) if spell(spec) == name]
+        if len(meant) == 1:
+            return meant[0]
+    listed = ", ".join(f"{number} ({spec})" for number, spec in enumerate(adapters, 1))
+    raise UsageError("--take names none of the adapters, or several", expected=listed, found=repr(name),
+                     hint="Give its number.")  # fmt: skip
 
 
 #: Shown under "Arguments" of the verbs that take a base and adapters.
 BASE_AND_ADAPTERS = (
     ("BASE", "The model that the adapter was trained on: a directory, or a Hub id such as org/name@revision."),
-    ("ADAPTER[=WEIGHT]", "A LoRA adapter: a directory or a Hub id. Its update is multiplied by WEIGHT (default 1)."),
+    ("ADAPTER[=WEIGHT]", "An adapter: a directory, file or Hub id. Its update is multiplied by WEIGHT (default 1)."),
 )
 
 
@@ -74,13 +98,36 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _option("--rounding", group=RESULT, type=click.Choice(ROUNDINGS), default="nearest", show_default=True,
                 help="How sums in float32 become the output dtype; the others keep a small adapter alive."),
         _option("--seed", group=RESULT, type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="N",
-                help="Of stochastic rounding: the same seed gives the same bytes."),
+                help="Of stochastic rounding, dare and della: the same seed gives the same bytes."),
         _option("--assume-peft-version", group=RESULT, metavar="VERSION",
                 help="Read the adapter as this PEFT release wrote it, where its config does not say."),
         _option("--accept-nonfinite-base", group=RESULT, is_flag=True,
                 help="Copy NaN and infinity in tensors that no adapter changes, instead of refusing them."),
         _option("--accept-missing", group=RESULT, is_flag=True,
                 help="Go on where the adapter lacks tensors that its config speaks of, or its new head is not whole."),
+    )  # fmt: skip
+    return _apply(options, function)
+
+
+def combine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of how several adapters become one; see `combine.parameters`."""
+    options = (
+        _option("--method", group=COMBINE, type=click.Choice([str(method) for method in Method]), metavar="METHOD",
+                default=str(Method.LINEAR), show_default=True, help=f"{', '.join(Method)}; see docs/combining.md."),
+        _option("--density", group=COMBINE, type=float, metavar="SHARE",
+                help=f"The share of each update that is kept, above 0 and at most 1; default {DENSITY:g}."),
+        _option("--lambda", "lambda_", group=COMBINE, type=float, default=1.0, show_default=True, metavar="FACTOR",
+                help="The combined update is multiplied by it."),
+        _option("--majority-sign", group=COMBINE, type=click.Choice([str(one) for one in Majority]),
+                default=str(Majority.TOTAL), show_default=True,
+                help="What elects a sign where adapters disagree: their values, or how many they are."),
+        _option("--gamma", group=COMBINE, type=float, metavar="SHARE",
+                help=f"breadcrumbs: the share that is dropped because it is largest; default {GAMMA:g}."),
+        _option("--epsilon", group=COMBINE, type=float, metavar="SHARE",
+                help=f"della: what is small is kept with probability density - epsilon, what is large with "
+                     f"density + epsilon; default {EPSILON:g}."),
+        _option("--take", group=COMBINE, multiple=True, metavar="ADAPTER",
+                help="Whose tensors are used where several adapters bring them whole: a name or a number."),
     )  # fmt: skip
     return _apply(options, function)
 

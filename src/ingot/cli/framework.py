@@ -11,9 +11,10 @@ import click
 from ingot.errors import UsageError
 
 RESULT = "What changes the result"
+COMBINE = "How several adapters become one"
 RUN = "How it runs"
 OUTPUT = "Output"
-_GROUPS = (RESULT, RUN, OUTPUT)
+_GROUPS = (RESULT, COMBINE, RUN, OUTPUT)
 _MOST_COLUMNS = 100
 
 

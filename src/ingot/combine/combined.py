@@ -9,6 +9,7 @@ they are changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,16 @@ class Combined:
     def flops(self) -> int:
         once = sum(placed.term.flops() for one in self.contributions for placed in one.terms)
         return once * 3 if self.looks else once
+
+
+def plain_terms(terms: Iterable[PlacedTerm]) -> Iterator[PlacedTerm]:
+    """The terms, those of a `Combined` one by one: with its weight where a term adds, as it is where it does not."""
+    for placed in terms:
+        if isinstance(placed.term, Combined):
+            for one in placed.term.contributions:
+                yield from one.scaled() if one.additive else one.terms
+        else:
+            yield placed
 
 
 def scaled(term: Term, weight: float) -> Term:

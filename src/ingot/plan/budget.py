@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from ingot.adapters.terms import LowRank
+from ingot.combine.combined import Combined
+from ingot.kernels.grid import TileGrid
 from ingot.plan.model import Budget, Op, Plan, Rounding
 
 #: Measured with `make bench`: a process that has imported torch and opened its files, before the first chunk.
@@ -19,6 +21,8 @@ WORKER_NBYTES = 22 << 20
 WRITERS_NBYTES = 32 << 20
 #: A worker's temporaries in error feedback.
 PRESERVE_NBYTES = 4 << 20
+#: A worker's temporaries where adapters are combined, beside one tile for each of them.
+COMBINED_NBYTES = 6 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.
 ASSUMED_NBYTES_PER_SECOND = 1.0e9
 
@@ -46,11 +50,19 @@ def budget(
         + max(0, largest - KEPT_NBYTES)
         + whole
         + preserved
+        + jobs * max((_combined_nbytes(op) for op in plan.ops), default=0)
         + (jobs * PRESERVE_NBYTES if preserved else 0),
         flops=flops,
         nbytes_per_second=rate,
         seconds=1.5 + written / rate,
     )
+
+
+def _combined_nbytes(op: Op) -> int:
+    """The deltas of a tile, one for each adapter, and what is made of them."""
+    tiles = max((len(p.term.contributions) for p in op.terms if isinstance(p.term, Combined)), default=0)
+    grid = TileGrid(*op.view)
+    return 4 * grid.height * grid.columns * (tiles + 1) + COMBINED_NBYTES if tiles else 0
 
 
 def _basis_nbytes(op: Op) -> int:

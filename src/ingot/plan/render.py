@@ -125,7 +125,13 @@ def _option_texts(options: Options) -> list[str]:
     """What was asked for beyond the defaults."""
     default = asdict(Options())
     asked = {key: value for key, value in asdict(options).items() if value != default[key]}
-    return [f"{key.replace('_', ' ')}: {'yes' if value is True else value}" for key, value in asked.items()]
+    return [f"{key.strip('_').replace('_', ' ')}: {_option_text(value)}" for key, value in asked.items()]
+
+
+def _option_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "yes" if value is True else str(value)
 
 
 def _change_lines(plan: Plan, width: int) -> list[str]:
@@ -209,7 +215,8 @@ def as_json(plan: Plan) -> dict[str, object]:
     base: {name, revision, commit, model_class, config_sha256, files: [{name, nbytes, header_sha256}]}
     adapters: [{name, revision, commit, weight, method, ranks, alphas, peft_version, claimed_base,
                 claimed_revision, claim_matches: bool | null, config_sha256, files, tensors}]
-    options: {dtype, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed}
+    options: {dtype, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed, method, density,
+              lambda_, majority_sign, gamma, epsilon, take: [adapter numbers, counted from 1]}
     tensors: {changed | cast | new | copied: {count, nbytes}}
     groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings}]
     shards: [{file, nbytes, tensors, untouched}]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ingot.errors import printable
+from ingot.plan.model import Options
 from ingot.plan.public import public_name
 from ingot.version import __version__
 
@@ -72,7 +73,7 @@ def _text(outcome: Outcome) -> Iterator[str]:
     yield f"# {markdown(public_name(plan.base.name))} with {names}"
     yield ""
     yield f"The base model with its adapters merged into the weights by ingot {__version__}:"
-    yield f"every term added in float32, rounded once. {_untouched(plan)}"
+    yield f"{_formula(plan)}, rounded once. {_untouched(plan)}"
     yield ""
     yield from ("## How it was made", "", "```bash", command(plan), "```", "")
     yield from _adapter_table(plan.adapters, outcome.adapter_files)
@@ -82,6 +83,11 @@ def _text(outcome: Outcome) -> Iterator[str]:
     license_file = _license_file(plan)
     if license_file:
         yield from ("", "## License", "", f"That of the base: see [{markdown(license_file)}](<{license_file}>).")
+
+
+def _formula(plan: Plan) -> str:
+    method = plan.options.method
+    return "every term added in float32" if method == "linear" else f"their updates combined by {method} in float32"
 
 
 def _untouched(plan: Plan) -> str:
@@ -101,7 +107,20 @@ def command(plan: Plan) -> str:
     words += ["--seed", str(options.seed)] if options.seed else []
     words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []
     words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
+    words += _combining(options)
     return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])
+
+
+def _combining(options: Options) -> Iterator[str]:
+    """How several adapters become one, as far as it is not the default."""
+    default = Options()
+    for name in ("method", "density", "lambda_", "majority_sign", "gamma", "epsilon"):
+        value = getattr(options, name)
+        if value != getattr(default, name):
+            yield f"--{name.strip('_').replace('_', '-')}"
+            yield value if isinstance(value, str) else number(value)
+    for taken in options.take:
+        yield from ("--take", str(taken))
 
 
 def _spec(info: BaseInfo | AdapterInfo) -> str:

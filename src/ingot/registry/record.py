@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ingot.combine.parameters import Method
 from ingot.plan.model import PLAN_VERSION, OpKind, Plan, Rounding
 from ingot.plan.public import claim_matches, is_hub_id, public_name
 from ingot.registry.card import CARD_NAME, build_card
@@ -109,12 +110,17 @@ def _internals(outcome: Outcome) -> Internals:
         ),
         dtypes=Dtypes("F32", "F32", tuple(sorted({op.dtype for op in plan.ops}))),
         rounding=plan.options.rounding,
-        seed=plan.options.seed if any(op.rounding is Rounding.STOCHASTIC for op in plan.ops) else None,
+        seed=plan.options.seed if _by_chance(plan) else None,
         device=outcome.device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         ingot=__version__,
         libraries=_versions(),
     )
+
+
+def _by_chance(plan: Plan) -> bool:
+    """Whether the seed decides any byte."""
+    return Method(plan.options.method).by_chance or any(op.rounding is Rounding.STOCHASTIC for op in plan.ops)
 
 
 def _versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ import click
 
 from ingot.cli.arguments import (
     BASE_AND_ADAPTERS,
+    combine_options,
     device_name,
     jobs_option,
     make_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _EXAMPLES = (
     ("ingot merge ./llama-3.1-8b ./support-lora -o ./llama-3.1-8b-support", "One adapter; the dtype stays the base's."),
     ("ingot merge ./base ./style=0.7 ./facts=0.3 -o ./both --dtype bf16", "Two adapters with weights, in bfloat16."),
+    ("ingot merge ./base ./a=2 ./b -o ./both --method ties --density 0.3", "Thinned out; where they disagree, the stronger."),
     ("ingot merge ./base ./lora -o ./out", "After Ctrl-C or a crash: the same command again goes on where it stopped."),
 )
 
@@ -54,6 +56,7 @@ _EXAMPLES = (
               help="Drop what an interrupted run of this output has finished, and begin anew.")  # fmt: skip
 @click.option("-v", "--verbose", cls=Option, group=OUTPUT, is_flag=True, help="Show the whole plan first.")
 @result_options
+@combine_options
 @output_flags
 @click.pass_obj
 def merge(
@@ -75,7 +78,8 @@ def merge(
         raise UsageError("OUT is empty", found=repr(target))
     weighted = [parse_adapter(adapter) for adapter in adapters]
     output, where = session.output, Path(target)
-    with prepare(parse_base(base), weighted, make_options(**options), target=where, jobs=jobs) as job:
+    asked = make_options(**options, adapters=[name for name, _ in weighted])
+    with prepare(parse_base(base), weighted, asked, target=where, jobs=jobs) as job:
         _show_plan(output, job, verbose)
         record, outcome = _made_before(output, job, where), None
         if record is None:

@@ -9,6 +9,7 @@ import click
 
 from ingot.cli.arguments import (
     BASE_AND_ADAPTERS,
+    combine_options,
     jobs_option,
     make_options,
     output_flags,
@@ -40,6 +41,7 @@ _EXAMPLES = (
               help="Where the output would stand: its disk's free space is part of the plan.")  # fmt: skip
 @jobs_option
 @result_options
+@combine_options
 @output_flags
 @click.pass_obj
 def plan(
@@ -51,7 +53,8 @@ def plan(
 
     weighted = [parse_adapter(adapter) for adapter in adapters]
     where = Path(target) if target else None
-    with prepare(parse_base(base), weighted, make_options(**options), target=where, jobs=jobs) as job:
+    asked = make_options(**options, adapters=[name for name, _ in weighted])
+    with prepare(parse_base(base), weighted, asked, target=where, jobs=jobs) as job:
         output = session.output
         output.lines(as_lines(job.plan, output.width))
         output.essence(job.plan.digest)
