@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 #: Reads a factor as a matrix on the compute device, in the tiles' dtype; refuses non-finite values.
 Load = Callable[[Factor], "torch.Tensor"]
-#: Changes a tile in place: rows [row, row + len(tile)) of the term's matrix.
-Apply = Callable[["torch.Tensor", int], None]
+#: Changes a tile in place: rows [row, row + len(tile)) of the term's matrix. What it returns means nothing.
+Apply = Callable[["torch.Tensor", int], object]
 
 
 class Needs(StrEnum):

@@ -25,7 +25,7 @@ class BlockChange:
 
     rows: tuple[int, int]
     columns: tuple[int, int]
-    apply: Callable[[torch.Tensor, int], None]
+    apply: Callable[[torch.Tensor, int], object]
 
     def meets(self, begin: int, end: int) -> bool:
         return self.rows[0] < end and begin < self.rows[1]

@@ -1,6 +1,6 @@
 """Changes of a weight must not depend on how its rows are cut into tiles, and must see of it no more than they say.
 
-check_cuts(judge, model, config)   every changed matrix of a random adapter, in one piece and in several cuts
+check_cuts(judge, model, config)   every changed matrix of a random adapter, in one piece, in several cuts, in float64
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def check_cuts(judge: Judge, model: str, config: peft.PeftConfig) -> list[Weight
     adapter = judge.adapter(model, config, f"cuts-{config.peft_type.value}-{len(list(judge.root.iterdir()))}")
     tensors = {name: tensor.reshape(len(tensor), -1) for name, tensor in on_disk(judge.base(model)).items()}
     seen = []
-    for name, term, load in terms(judge.base(model), adapter):
+    for name, term, load, load_wide in terms(judge.base(model), adapter):
         matrix = tensors[name] if tensors[name].shape == term.shape else tensors[name].reshape(term.shape)
 
         def other(parameter: str, module: str = name.rpartition(".")[0]) -> torch.Tensor:
@@ -65,16 +65,21 @@ def check_cuts(judge: Judge, model: str, config: peft.PeftConfig) -> list[Weight
             cut = changed(term, load, weight, height)
             worst = (cut - whole).abs().max() / whole.abs().max()
             assert worst <= TOLERANCE, (name, height, worst.item())
+        wide = changed(term, load_wide, Weight(matrix.double(), term.needs, lambda p: other(p).double()), len(matrix))
+        assert (wide - whole).abs().max() <= 1e-5 * whole.abs().max(), name
         seen.append(weight)
     assert seen
     return seen
 
 
-def terms(base: Path, adapter: Path) -> Iterator[tuple[str, Term, FactorReader]]:
+def terms(base: Path, adapter: Path) -> Iterator[tuple[str, Term, FactorReader, FactorReader]]:
+    """Each term with its tensor's name, and with readers of its factors in float32 and in float64."""
     with prepare(str(base), [(str(adapter), 1.0)]) as job:
-        load = FactorReader(job.adapter_files, torch.device("cpu"))
+        load, wide = (
+            FactorReader(job.adapter_files, torch.device("cpu"), dtype) for dtype in (torch.float32, torch.float64)
+        )
         for op in job.plan.ops:
-            yield from ((op.name, placed.term, load) for placed in op.terms)
+            yield from ((op.name, placed.term, load, wide) for placed in op.terms)
 
 
 def changed(term: Term, load: FactorReader, weight: Weight, height: int) -> torch.Tensor:

@@ -34,7 +34,8 @@ def cayley(skewed: torch.Tensor) -> torch.Tensor:
     import torch
 
     identity = torch.eye(skewed.shape[-1], dtype=skewed.dtype, device=skewed.device)
-    return torch.linalg.solve(identity + skewed, (identity - skewed).expand_as(skewed), left=False)
+    rotation: torch.Tensor = torch.linalg.solve(identity + skewed, identity - skewed, left=False)
+    return rotation
 
 
 def cayley_neumann(skewed: torch.Tensor, terms: int, last: float = 1.0) -> torch.Tensor:
