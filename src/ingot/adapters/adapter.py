@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Self
 from ingot.adapters.config import AdapterConfig
 from ingot.adapters.edit import Update
 from ingot.adapters.module import Module, ModuleKind
-from ingot.adapters.parsing import group, method_of, parse_config
+from ingot.adapters.parsing import group, implied, is_implicit, method_of, parse_config
 from ingot.adapters.saved import SavedUpdate, is_embedding
 from ingot.adapters.tokens import TokensUpdate
 from ingot.adapters.versions import release_of
@@ -122,6 +122,16 @@ class Adapter:
             return path in self._layer_paths()
         return kind in (ModuleKind.LINEAR, ModuleKind.CONV1D) and not is_embedding(path)
 
+    def wraps(self, module: Module, path: str) -> bool:
+        """Whether PEFT would have put a layer on this module of the base, at the path as the adapter spells it."""
+        method = method_of(self.config)
+        kinds = _WRAPPED if method is None else method.kinds
+        return module.kind in kinds and self.expects(path, kind=module.kind)
+
+    def implied(self, paths: Iterable[str]) -> tuple[Update, ...]:
+        """The updates that none of its tensors names, where it has one on each of these modules by its config alone."""
+        return implied(self.config, tuple(self.tensors.values()), self.index, paths)
+
     def lacks(self, module: Module, *, path: str | None = None) -> tuple[str, ...]:
         """Names of tensors that PEFT would have saved for this module of the base and that are not in the file.
 
@@ -131,8 +141,7 @@ class Adapter:
         path = module.path if path is None else path
         missing = []
         method = method_of(self.config)
-        wrapped = _WRAPPED if method is None else method.kinds
-        if module.kind in wrapped and self.expects(path, kind=module.kind) and path not in self._layer_paths():
+        if self.wraps(module, path) and path not in self._layer_paths() and not is_implicit(self.config):
             role = "lora_embedding_A" if module.kind is ModuleKind.EMBEDDING else "lora_A.weight"
             missing.append(f"{path}.{role if method is None else method.roles[0]}")
         parameter = any(self.config.targets_parameter(path, name) for name in module.parameters)
@@ -146,7 +155,7 @@ class Adapter:
         """The parameters of a module that the adapter must replace, whichever release saved it."""
         if self.config.saves(path):
             return tuple(module.parameters)
-        wrapped = path in self._layer_paths()
+        wrapped = path in self._layer_paths() or (is_implicit(self.config) and self.wraps(module, path))
         biases = (name for name in module.parameters if f".{name}".endswith(".bias"))
         return tuple(name for name in biases if self.config.trains(f"{path}.{name}", wrapped=wrapped))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ingot.adapters.config import AdapterConfig
@@ -11,7 +11,7 @@ from ingot.adapters.fields import Fields
 from ingot.adapters.grouping import group_tensors
 from ingot.adapters.lora_config import LoraConfig, parse_lora
 from ingot.adapters.methods.method import Method, MethodConfig
-from ingot.adapters.methods.reading import group_layers, parse_method
+from ingot.adapters.methods.reading import group_layers, implied_layers, parse_method
 from ingot.adapters.methods.registry import find_method
 from ingot.adapters.refusals import refuse_other_dialect, refuse_unknown_method
 from ingot.formats.tensor_ref import TensorRef
@@ -50,3 +50,21 @@ def group(
     assert method is not None
     assert isinstance(config, MethodConfig)
     return group_layers(method, config, tensors, adapter)
+
+
+def is_implicit(config: AdapterConfig) -> bool:
+    """Whether layers have no tensors of their own, so that the config alone says which modules have one."""
+    method = method_of(config)
+    return method is not None and isinstance(config, MethodConfig) and method.implicit(config.fields)
+
+
+def implied(
+    config: AdapterConfig, tensors: Sequence[TensorRef], adapter: int, paths: Iterable[str]
+) -> tuple[Update, ...]:
+    """The updates that no tensor names: those of an implicit method on the modules of these paths."""
+    if not is_implicit(config):
+        return ()
+    method = method_of(config)
+    assert method is not None
+    assert isinstance(config, MethodConfig)
+    return implied_layers(method, config, tensors, adapter, paths)

@@ -23,14 +23,23 @@ def missing_tensors(adapter: Adapter, names: Names, replication: Replication) ->
     The adapter's patterns are held against paths in its own spelling: those of the model in memory, or, for an adapter
     of another era, those on disk.
     """
+    missing: list[str] = []
+    for path, module in _modules(adapter, names, replication):
+        missing.extend(adapter.lacks(module, path=path))
+    return [*missing, *_missing_tokens(adapter, names)]
+
+
+def targeted(adapter: Adapter, names: Names, replication: Replication) -> tuple[str, ...]:
+    """The paths, as the adapter spells them, of this base's modules that PEFT would put a layer on by its config."""
+    return tuple(path for path, module in _modules(adapter, names, replication) if adapter.wraps(module, path))
+
+
+def _modules(adapter: Adapter, names: Names, replication: Replication) -> Iterator[tuple[str, Module]]:
+    """Every module of this base, by its path as the adapter spells it."""
     spelled = {update.path for update in adapter.updates}
     resolved = {_resolved(path, names, replication): path for path in spelled}
-    missing: list[str] = []
     for path, module in _candidates(spelled, names, replication):
-        layer = replication.base_path(path)[1]
-        own = resolved.get((module.path, layer), path)
-        missing.extend(adapter.lacks(module, path=own))
-    return [*missing, *_missing_tokens(adapter, names)]
+        yield resolved.get((module.path, replication.base_path(path)[1]), path), module
 
 
 def _missing_tokens(adapter: Adapter, names: Names) -> Iterator[str]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
 from ingot.adapters.edit import Edit, Update
-from ingot.adapters.methods.method import LayerUpdate
+from ingot.adapters.methods.method import LayerUpdate, MethodConfig
 from ingot.adapters.terms import Term
 from ingot.checkpoint.locate import Location
 from ingot.errors import AdapterError, MismatchError
 from ingot.formats.tensor_ref import TensorRef
 from ingot.naming import Names
 from ingot.naming.placement import Placement, Site
+from ingot.plan.expected import targeted
 from ingot.plan.model import Beside, PlacedTerm
 from ingot.plan.replicate import Replication
 from ingot.storage.inputs import InputFile
@@ -93,15 +94,20 @@ def _told(
     adapter: Adapter, names: Names, replication: Replication, stored: Mapping[str, TensorRef]
 ) -> list[tuple[Update, Site, int | None]]:
     """Each update with its site and layer; those of a method's layers know of all its modules."""
-    found = []
-    for update in adapter.updates:
-        path, layer = replication.base_path(update.path)
-        found.append((update, _with_dtypes(names.site(path), stored), layer))
+
+    def site(path: str) -> tuple[Site, int | None]:
+        base, layer = replication.base_path(path)
+        return _with_dtypes(names.site(base), stored), layer
+
+    if not isinstance(adapter.config, MethodConfig):
+        return [(update, *site(update.path)) for update in adapter.updates]
+    paths = targeted(adapter, names, replication)
+    found = [(update, *site(update.path)) for update in (*adapter.updates, *adapter.implied(paths))]
+    layers = {update.path: place.module for update, place, _ in found if isinstance(update, LayerUpdate)}
+    layers.update((path, site(path)[0].module) for path in paths if path not in layers)
     order = {path: number for number, path in enumerate(names.modules)}
-    layers = [(update.path, site.module) for update, site, _ in found if isinstance(update, LayerUpdate)]
-    layers.sort(key=lambda item: order.get(item[1].path, len(order)))
-    modules = dict(layers)
-    return [(u.among(modules) if isinstance(u, LayerUpdate) else u, site, layer) for u, site, layer in found]
+    modules = dict(sorted(layers.items(), key=lambda item: order.get(item[1].path, len(order))))
+    return [(u.among(modules) if isinstance(u, LayerUpdate) else u, place, layer) for u, place, layer in found]
 
 
 def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Site:

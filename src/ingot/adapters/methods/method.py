@@ -52,8 +52,8 @@ class Layer:
         path: the module's path as the adapter spells it.
         tensors: by role, as `Method.roles` spells them with their numbers: "hada_w1_a", "adamss_A.0".
         shared: the tensors of the whole model, by name without `base_model.`.
-        modules: every module that the adapter has a layer on, by its path there, in the base model's own order; empty
-            until the base is known.
+        modules: every module that the adapter has a layer on, or by its config should have, by its path there, in the
+            base model's own order; empty until the base is known.
     """
 
     path: str
@@ -157,6 +157,7 @@ class Method:
         kinds: the module classes that PEFT can wrap.
         kernels: of the convolutions among them, in how many dimensions.
         check: reads the method's own settings and raises AdapterError for what has no merged form.
+        implicit: by those settings, whether layers have no tensors of their own: the config then says where they are.
     """
 
     peft_type: str
@@ -169,6 +170,7 @@ class Method:
     kinds: frozenset[ModuleKind] = frozenset({ModuleKind.LINEAR})
     kernels: tuple[int, ...] = (1, 2, 3)
     check: Callable[[Fields], None] = lambda _: None
+    implicit: Callable[[Fields], bool] = lambda _: False
 
     @cached_property
     def role_pattern(self) -> re.Pattern[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ingot.adapters.config import check_patterns, common_settings
 from ingot.adapters.edit import Update
@@ -42,6 +42,7 @@ def group_layers(
     explained: dict[str, str] = {}
     shared: dict[str, Factor] = {}
     own: list[TensorRef] = []
+    implicit = method.implicit(config.fields)
     for ref in tensors:
         match = method.shared_pattern.fullmatch(ref.name)
         if match is None or ref.name.startswith("base_model.model."):
@@ -70,14 +71,24 @@ def group_layers(
     for path in dict.fromkeys((*whole, *layers)):
         copy = _copy(whole.get(path, ()), adapter) if path in layers else None
         saved = [key for key in whole.get(path, ()) if copy is None or key.ref is not copy.ref]
-        updates += _saved(config, path, saved, adapter, wrapped=path in layers)
+        wrapped = path in layers or (implicit and config.targets(path) is not False)
+        updates += _saved(config, path, saved, adapter, wrapped=wrapped)
         if path in layers:
             _check_targeted(config, path, layers[path])
             updates.append(LayerUpdate(method, Layer(path, layers[path], shared, config), copy))
     check_tokens(config, updates)
-    if not updates:
+    if not updates and not implicit:
         raise AdapterError("adapter changes nothing: none of its tensors is an update", found=f"{len(tensors)} tensors")
     return tuple(updates), explained
+
+
+def implied_layers(
+    method: Method, config: MethodConfig, tensors: Sequence[TensorRef], adapter: int, paths: Iterable[str]
+) -> tuple[Update, ...]:
+    """The layers on these modules of a method that is `implicit`: they have no tensors but the shared ones."""
+    matches = ((ref, method.shared_pattern.fullmatch(ref.name)) for ref in tensors)
+    shared = {match["name"]: Factor(adapter, ref) for ref, match in matches if match and method.shares(match["name"])}
+    return tuple(LayerUpdate(method, Layer(path, {}, shared, config)) for path in paths)
 
 
 def _take_repeats(method: Method, config: MethodConfig, layers: dict[str, dict[str, Factor]]) -> dict[str, str]:

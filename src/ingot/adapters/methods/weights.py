@@ -41,7 +41,7 @@ class Weight:
                 where=f"`{module.path}`",
                 hint="Give the base's config.json, which names a model class that transformers knows.",
             )
-        return _weight(module)
+        return weight_of(module)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,14 +52,15 @@ class Weight:
         return (Edit("weight", 0, Plus(delta, scaling, flipped=self.turned)),)
 
 
-def _weight(module: Module) -> Weight:
+def weight_of(module: Module) -> Weight:
+    """The weight of a module that has one."""
     _, rows, columns = module.view("weight")
     return Weight(columns, rows, True) if module.kind is ModuleKind.CONV1D else Weight(rows, columns)
 
 
 def largest(modules: Collection[Module]) -> tuple[int, int]:
     """The most outputs and the most inputs of any of these: the extent of matrices that all layers take a part of."""
-    weights = [_weight(module) for module in modules]
+    weights = [weight_of(module) for module in modules]
     return max(weight.outputs for weight in weights), max(weight.inputs for weight in weights)
 
 
