@@ -84,7 +84,6 @@ def test_a_value_that_would_change_the_math_wrongly_is_refused_by_its_key(key: s
         ("alora_invocation_tokens", [1, 2], "no merged form"),
         ("arrow_config", {"top_k": 2}, "no merged form"),
         ("use_qalora", True, "QALoRA"),
-        ("kasa_config", {"beta": 1e-4}, "KaSA"),
         ("enable_lora", [True, False, True], "enable_lora"),
         ("init_lora_weights", "pissa_niter_16", "cannot be repeated"),
         ("init_lora_weights", "corda", "CorDA"),
@@ -109,6 +108,13 @@ def test_every_method_of_peft_but_lora_is_merged_or_refused() -> None:
     for method in NEVER:
         with pytest.raises(AdapterError, match=method):
             parse_config({"peft_type": method})
+
+
+def test_a_method_that_peft_gave_up_is_refused_with_the_way_out() -> None:
+    assert not hasattr(peft.PeftType, "BONE")
+    with pytest.raises(AdapterError, match="BONE") as caught:
+        parse_config({"peft_type": "BONE", "r": 64})
+    assert "convert-bone-to-miss" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +165,9 @@ def test_a_real_config_is_read_or_refused_for_the_right_reason(path: Path) -> No
         config = parse_config(raw)
         assert config.r == raw.get("r", 8)
         assert config.lora_alpha == raw.get("lora_alpha", 8)
+        return
+    if method in methods():
+        assert parse_config(raw).method == method
         return
     with pytest.raises(AdapterError) as caught:
         parse_config(raw)

@@ -81,7 +81,7 @@ def _check_tensor(key: Key) -> None:
     if key.ref.dtype not in _FLOATS:
         expected = ", ".join(_FLOATS)
         raise AdapterError("tensor's dtype cannot be merged", where=where, expected=expected, found=key.ref.dtype)
-    whole = key.role in (Role.FULL, Role.BASE, Role.TOKENS_BASE, Role.B_BIAS, Role.MAGNITUDE)
+    whole = key.role in (Role.FULL, Role.BASE, Role.TOKENS_BASE, Role.B_BIAS, Role.MAGNITUDE, Role.DIAGONAL)
     if 0 in key.ref.shape or (len(key.ref.shape) < 2 and not whole):
         found = list(key.ref.shape)
         raise AdapterError("tensor is empty or a mere vector", where=where, found=found, hint=_NOT_GATHERED)
@@ -157,6 +157,7 @@ class _Group:
         update = LoraUpdate(
             self.path, a, b, self._scaling(a), self._bias(b), self._magnitude(a), self._copy(),
             fan_in_fan_out=self.config.fan_in_fan_out,
+            diagonal=self.need(Role.DIAGONAL, 0, a) if self.config.kasa else None,
         )  # fmt: skip
         update = make_lora(update, self.config)
         self._check_inner(a, update.b)
@@ -165,6 +166,8 @@ class _Group:
     def _embedding(self) -> EmbeddingUpdate:
         a, b = self._pair(Role.EMBEDDING_A, Role.EMBEDDING_B)
         self._check_targeted(a)
+        if self.config.kasa:
+            raise AdapterError("PEFT has no `kasa_config` for this kind of layer", where=f"`{a.ref.name}`")
         self._check_inner(a, b)
         return EmbeddingUpdate(self.path, a, b, self._scaling(a), self._magnitude(a), self._copy())
 
@@ -204,7 +207,7 @@ class _Group:
     def _refuse_variants(self, a: Factor) -> None:
         """PEFT refuses to train these on bare parameters and attentions, so such a file is no honest one."""
         config = self.config
-        variants = {"use_dora": config.use_dora, "use_bdlora": config.block_diagonal,
+        variants = {"use_dora": config.use_dora, "use_bdlora": config.block_diagonal, "kasa_config": config.kasa,
                     "init_lora_weights": Method.of(config.init_lora_weights)}  # fmt: skip
         for key, value in variants.items():
             if value:

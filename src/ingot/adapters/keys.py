@@ -3,7 +3,7 @@
     name = prefix path ["." base_layer]* "." role
     prefix = "base_model.model." (none, once or twice, the same for all tensors of a file)
     role = lora_A.weight | lora_B.weight | lora_B.bias | lora_embedding_A | lora_embedding_B | lora_magnitude_vector
-         | token_adapter.trainable_tokens_delta | parameter
+         | lora_diag | token_adapter.trainable_tokens_delta | parameter
 
 PEFT drops the adapter's name when it saves ("lora_A.default.weight" -> "lora_A.weight"); names that kept it are read.
 """
@@ -31,6 +31,7 @@ class Role(StrEnum):
     EMBEDDING_A = "lora_embedding_A"
     EMBEDDING_B = "lora_embedding_B"
     MAGNITUDE = "lora_magnitude_vector"
+    DIAGONAL = "lora_diag"
     TOKENS = "token_adapter.trainable_tokens_delta"
     TOKENS_BASE = "token_adapter.base_layer"  # a copy of the embedding under trained token rows
     BASE = "base_layer"  # the layer under a LoRA layer: a trained bias, or a copy of an embedding
@@ -64,6 +65,7 @@ _ROLES: tuple[tuple[re.Pattern[str], dict[str, Role]], ...] = (
      {"lora_embedding_A": Role.EMBEDDING_A, "lora_embedding_B": Role.EMBEDDING_B}),
     (re.compile(rf"{_NESTED}\.(?P<role>lora_magnitude_vector){_ADAPTER_NAME}(?P<end>(?:\.weight)?)"),
      {"lora_magnitude_vector": Role.MAGNITUDE, "lora_magnitude_vector.weight": Role.MAGNITUDE}),
+    (re.compile(rf"{_NESTED}\.(?P<role>lora_diag){_ADAPTER_NAME}(?P<end>)"), {"lora_diag": Role.DIAGONAL}),
     (re.compile(rf"(?P<path>.+?)(?P<nested>)\.token_adapter\.(?P<role>trainable_tokens_delta){_ADAPTER_NAME}(?P<end>)"),
      {"trainable_tokens_delta": Role.TOKENS}),
 )  # fmt: skip

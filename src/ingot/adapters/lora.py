@@ -4,7 +4,7 @@
     Conv1D       W[in, out]              + s * (B @ A).T                  transformers' layer of GPT-2
     Conv1d/2d/3d W[out, in, *kernel]     + s * B[out, r] @ A[r, in * kernel]
 
-DoRA, biases, block-diagonal factors and the removal of a principal part apply on top, where the adapter has them.
+DoRA, KaSA, biases, block-diagonal factors and the removal of a principal part apply on top, where the adapter has them.
 Which of the three it is, the module's class decides: PEFT's `fan_in_fan_out`, one flag for all modules, is unreliable.
 """
 
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from ingot.adapters.dora import Dora
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
+from ingot.adapters.forms import Rewritten
+from ingot.adapters.kasa import Kasa
 from ingot.adapters.lora_config import LoraConfig
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.principal import Method, Principal
@@ -34,6 +36,7 @@ class LoraUpdate:
         scaling: s.
         bias: `lora_bias`, [out].
         magnitude: of DoRA, [out], or [1, out, 1, ...] for a convolution.
+        diagonal: of KaSA, [r].
         copy: a whole weight that replaces the base's first: a resized output embedding.
         principal: the part of the base weight that PiSSA or OLoRA took out before training.
     """
@@ -47,10 +50,11 @@ class LoraUpdate:
     copy: Factor | None = None
     principal: Method | None = None
     fan_in_fan_out: bool = False
+    diagonal: Factor | None = None
 
     @property
     def tensors(self) -> tuple[TensorRef, ...]:
-        factors = (self.a, self.b, self.bias, self.magnitude, self.copy)
+        factors = (self.a, self.b, self.bias, self.magnitude, self.diagonal, self.copy)
         return tuple(factor.ref for factor in factors if factor is not None)
 
     @property
@@ -105,7 +109,23 @@ class LoraUpdate:
         _, rows, columns = module.view("weight")
         if update.shape != (rows, columns):
             raise wrong_shape(self.a.ref, self.b.ref, module, "weight", update.shape)
-        return (*self._principal(module, kind), self._with_magnitude(update, kind))
+        change = (
+            self._with_magnitude(update, kind) if self.diagonal is None else self._kasa(self.diagonal, module, kind)
+        )
+        return (*self._principal(module, kind), change)
+
+    def _kasa(self, diagonal: Factor, module: Module, kind: ModuleKind) -> Rewritten:
+        if kind is not ModuleKind.LINEAR:
+            what, found = "PEFT cannot train KaSA on this layer", module.class_name or kind
+            raise MismatchError(what, where=f"`{self.a.ref.name}`", expected="Linear", found=found)
+        if diagonal.shape != (self.rank,):
+            raise MismatchError(
+                "KaSA's diagonal has the wrong shape",
+                where=f"`{diagonal.ref.name}`",
+                expected=f"{self.rank} values",
+                found=list(diagonal.shape),
+            )
+        return Rewritten(Kasa(self.b, diagonal, self.a, self.scaling, _dtype(module, "KaSA")))
 
     def _flattened(self, module: Module) -> tuple[Factor, Factor]:
         """A[r, in * kernel] and B[out, r] of a convolution."""
@@ -128,11 +148,7 @@ class LoraUpdate:
                 found=module.class_name or kind,
             )
         _, rows, columns = module.view("weight")
-        dtype = module.dtypes.get("weight")
-        if dtype is None:
-            raise MismatchError(
-                f"{self.principal.tool} needs the base weight's dtype, which is not known", where=f"`{module.path}`"
-            )
+        dtype = _dtype(module, self.principal.tool)
         return (Principal((rows, columns), self.rank, self.scaling, self.principal, dtype, kind is ModuleKind.CONV1D),)
 
     def _with_magnitude(self, update: LowRank, kind: ModuleKind) -> Term:
@@ -217,6 +233,14 @@ def make_lora(update: LoraUpdate, config: LoraConfig) -> LoraUpdate:
     except ValueError as cause:
         raise AdapterError("a block-diagonal factor has the wrong shape", where=update.path, found=cause) from cause
     return replace(update, a=a, b=b, principal=principal)
+
+
+def _dtype(module: Module, tool: str) -> str:
+    """The dtype of the base's weight, which PEFT rounds to before it trains."""
+    dtype = module.dtypes.get("weight")
+    if dtype is None:
+        raise MismatchError(f"{tool} needs the base weight's dtype, which is not known", where=f"`{module.path}`")
+    return dtype
 
 
 def no_parameter(ref: TensorRef, module: Module, parameter: str) -> MismatchError:

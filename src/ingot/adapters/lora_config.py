@@ -37,7 +37,7 @@ class BlockDiagonal:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(AdapterConfig):
-    """A LoRA adapter's configuration; names as in PEFT."""
+    """A LoRA adapter's configuration; names as in PEFT, but `expert_blocks`, which no file tells: see `experts`."""
 
     r: int = 8
     lora_alpha: float = 8
@@ -50,10 +50,17 @@ class LoraConfig(AdapterConfig):
     init_lora_weights: bool | str = True
     ensure_weight_tying: bool = False
     block_diagonal: BlockDiagonal | None = None
+    kasa: bool = False
+    expert_blocks: bool = False
 
     @property
     def title(self) -> str:
-        variants = {"rsLoRA": self.use_rslora, "DoRA": self.use_dora, "BD-LoRA": self.block_diagonal is not None}
+        variants = {
+            "rsLoRA": self.use_rslora,
+            "DoRA": self.use_dora,
+            "BD-LoRA": self.block_diagonal is not None,
+            "KaSA": self.kasa,
+        }
         named = [name for name, used in variants.items() if used]
         if isinstance(self.init_lora_weights, str) and self.init_lora_weights.lower() in _PRINCIPAL:
             named.append(_PRINCIPAL[self.init_lora_weights.lower()])
@@ -96,12 +103,23 @@ def parse_lora(fields: Fields) -> LoraConfig:
         init_lora_weights=fields.initialization("init_lora_weights"),
         ensure_weight_tying=fields.boolean("ensure_weight_tying"),
         block_diagonal=_block_diagonal(fields),
+        kasa=_uses_kasa(fields),
     )
     refuse_unmergeable(fields.raw, config.init_lora_weights, fields.where)
     if config.use_dora and config.lora_bias:
         raise AdapterError("PEFT defines no lora_bias together with DoRA", where=fields.where, found="both true")
+    if config.kasa and (config.use_dora or config.block_diagonal or config.init_lora_weights == "mica"):
+        raise AdapterError(
+            "PEFT does not combine KaSA with DoRA, BD-LoRA or MiCA", where=fields.where, found=config.title
+        )
     check_patterns(config, *config.rank_pattern, *config.alpha_pattern)
     return config
+
+
+def _uses_kasa(fields: Fields) -> bool:
+    """Whether `kasa_config` is there, be it empty: its values only weigh losses in training."""
+    fields.mapping("kasa_config")
+    return isinstance(fields.raw.get("kasa_config"), dict)
 
 
 def _block_diagonal(fields: Fields) -> BlockDiagonal | None:

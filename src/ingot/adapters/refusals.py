@@ -1,4 +1,4 @@
-"""Adapters refused by their config alone: other tools' files, other PEFT methods, LoRA without a merged form."""
+"""Adapters refused by their config alone: tools that are not read, other PEFT methods, LoRA without a merged form."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ NEVER = frozenset({
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "LILY", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
     "PROMPT_TUNING", "P_TUNING", "SHADOW", "XLORA",
 })  # fmt: skip
+#: Methods of earlier PEFT releases, and what became of their files.
+RENAMED = {"BONE": "Convert it to MiSS, which is the same, with PEFT's `scripts/convert-bone-to-miss.py`."}
 #: Initializations of A and B that leave the base weight as it is.
 PLAIN_INITIALIZATIONS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 
@@ -41,8 +43,6 @@ def _is_early_lora(raw: Mapping[str, Any]) -> bool:
 
 
 def _dialect(raw: Mapping[str, Any]) -> str:
-    if "lora_parameters" in raw or ("lora_layers" in raw and "adapter_path" in raw) or "fine_tune_type" in raw:
-        return "these are the settings of an MLX training run"
     if isinstance(raw.get("config"), dict) and ("model_class" in raw or "version" in raw or "name" in raw):
         return "this is a file of AdapterHub's `adapters` library"
     if isinstance(raw.get("format"), str):
@@ -58,6 +58,8 @@ def refuse_unknown_method(name: str, where: str) -> NoReturn:
         raise AdapterError(
             f"{name} has no merged form, it works on inputs or activations", where=where, hint="Serve it unmerged."
         )
+    if name in RENAMED:
+        raise AdapterError(f"PEFT gave {name} up in release 0.19, so nothing reads it", where=where, hint=RENAMED[name])
     raise AdapterError("unknown PEFT method", where=where, found=repr(name)[:80], hint="PEFT itself may not know it.")
 
 
@@ -77,8 +79,6 @@ _FEATURES: tuple[tuple[str, Callable[[object], bool], str, str], ...] = (
      "Merge one of the adapters that it routes to."),
     ("use_qalora", bool, "QALoRA pools the inputs of a quantized base and cannot be merged into weights",
      "Serve it on the quantized base that it was trained on."),
-    ("kasa_config", bool, "KaSA cuts the base weight's smallest singular values off, which is not yet supported",
-     "Merge it with PEFT's `merge_and_unload`."),
     ("enable_lora", _enabled_parts, "`enable_lora` of PEFT 0.2 (LoRA on parts of a fused projection) is not supported",
      "Convert the adapter with PEFT 0.2, or train it again."),
 )  # fmt: skip
