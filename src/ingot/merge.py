@@ -30,7 +30,7 @@ from ingot.storage.inputs import InputFile
 from ingot.version import __version__
 
 if TYPE_CHECKING:
-    from ingot.engine.run import Outcome
+    from ingot.engine.outcome import Outcome
 
 #: Beside the payload a run needs room for side files, the record and the filesystem's own blocks.
 SPARE_NBYTES = 16 << 20
@@ -83,7 +83,8 @@ class Job:
         if self.target is None:
             raise OutputError("no output was named", hint="Pass -o OUT.")
         self._check_room()
-        from ingot.engine.run import Run, execute
+        from ingot.engine.outcome import Run
+        from ingot.engine.run import execute
         from ingot.registry.record import finish
 
         run = Run(
@@ -142,7 +143,7 @@ def prepare(
     try:
         for number, (spec, weight) in enumerate(adapters):
             location = locate(spec, what="adapter", error=AdapterError)
-            opened.append(Weighted.open(location, number, weight, options.assume_peft_version))
+            opened.append(Weighted.open(location, number, weight, options.assume_peft_version, options.expert_layout))
         plan = build(checkpoint, opened, options, lambda a, b: _same_values(opened, a, b))
         workers = jobs or cores()
         cost = budget(

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 import benchmarks.synthetic as synthetic
 from ingot.cli import main
 from ingot.engine import chunk
-from ingot.engine.run import Outcome
+from ingot.engine.outcome import Outcome
 from ingot.errors import IngotError
 from ingot.merge import Job, prepare
 from ingot.registry import read_record

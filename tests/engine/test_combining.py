@@ -14,7 +14,7 @@ import torch
 
 from ingot.combine.parameters import Method
 from ingot.engine import chunk as chunk_module
-from ingot.engine.run import Outcome
+from ingot.engine.outcome import Outcome
 from ingot.errors import Interrupted
 from ingot.merge import prepare
 from ingot.plan.model import Options, Plan

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ingot.engine import chunk as chunk_module
-from ingot.engine.run import Outcome
+from ingot.engine.outcome import Outcome
 from ingot.errors import InputChangedError, Interrupted, NonFiniteError, OutputError, ResourceError
 from ingot.merge import prepare
 from ingot.plan.model import Options

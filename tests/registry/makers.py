@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import LowRank, Replace
-from ingot.engine.run import FileDigest, Outcome, Run, execute
+from ingot.engine.outcome import FileDigest, Outcome, Run
+from ingot.engine.run import execute
 from ingot.errors import BaseError, CheckFailed
 from ingot.formats.safetensors import read_header
 from ingot.plan.model import (

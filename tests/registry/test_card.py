@@ -20,7 +20,7 @@ NASTY = 'a: "b" #c\n- d\t| e [f](javascript:g) `h` <i> \u202e\ud7ff 猫 🐈 \\x
 
 def card(root: Path, **names: Any) -> tuple[Any, str]:
     """(front matter, text)."""
-    from ingot.engine.run import Outcome
+    from ingot.engine.outcome import Outcome
 
     with opened(root / "base") as base, opened(root / "adapter") as adapter:
         plan = make_plan(base, adapter, **names)
@@ -48,7 +48,7 @@ def test_the_front_matter_tells_the_base_and_the_relation(root: Path) -> None:
 def test_no_license_is_told_where_no_license_file_travels(root: Path) -> None:
     from dataclasses import replace
 
-    from ingot.engine.run import Outcome
+    from ingot.engine.outcome import Outcome
 
     with opened(root / "base") as base, opened(root / "adapter") as adapter:
         plan = replace(make_plan(base, adapter), side_files=(SideFile("config.json", "base"),))

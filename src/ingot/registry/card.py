@@ -16,7 +16,7 @@ from ingot.plan.public import public_name
 from ingot.version import __version__
 
 if TYPE_CHECKING:
-    from ingot.engine.run import FileDigest, Outcome
+    from ingot.engine.outcome import FileDigest, Outcome
     from ingot.plan.model import AdapterInfo, BaseInfo, Plan
 
 CARD_NAME = "README.md"
@@ -107,6 +107,8 @@ def command(plan: Plan) -> str:
     words += ["--seed", str(options.seed)] if options.seed else []
     words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []
     words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
+    words += ["--component", options.component] if options.component else []
+    words += ["--expert-layout", options.expert_layout] if options.expert_layout != "peft" else []
     words += _combining(options)
     return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ingot.checkpoint.quantized.encoded import Encoded
 from ingot.combine.parameters import Method
 from ingot.plan.model import PLAN_VERSION, OpKind, Plan, Rounding
 from ingot.plan.public import claim_matches, is_hub_id, public_name
@@ -45,7 +46,7 @@ from ingot.storage.staging import RECORD_NAME
 from ingot.version import __version__
 
 if TYPE_CHECKING:
-    from ingot.engine.run import FileDigest, Outcome
+    from ingot.engine.outcome import FileDigest, Outcome
     from ingot.plan.model import AdapterInfo, BaseInfo
 
 #: Libraries whose version may matter for the bytes or for the names of tensors.
@@ -167,9 +168,15 @@ def _checks(outcome: Outcome) -> dict[str, object]:
         "tensors_changed": {"planned": len(changed), "changed": len(changed) - len(idle), "no_change_seen": idle},
         "tensors_untouched": {"planned": len(untouched), "moved_as_bytes": len(untouched)},
         "tensors_cast": sum(op.kind is OpKind.CAST for op in plan.ops),
+        "base_decoded": dict(sorted(_decoded(plan).items())),
         "tensors_dropped": dict(sorted(plan.dropped.items())),
         "finite": "every computed element" if plan.options.accept_nonfinite_base else "every element",
     }
+
+
+def _decoded(plan: Plan) -> Counter[str]:
+    """Tensors of a quantized base by their format."""
+    return Counter(op.source.format.title for op in plan.ops if isinstance(op.source, Encoded))
 
 
 def _claim(number: int, info: AdapterInfo, base: BaseInfo) -> BaseClaim:

@@ -1,7 +1,7 @@
 """ingot.tensors.jsonl: one line for each tensor, in file order, and one for each shard's header.
 
     {"op": "header", "file", "begin": 0, "end", "sha256"}
-    {"op": "copy" | "cast" | "change" | "new", "name", "dtype", "shape", "file", "begin", "end", "sha256", ...}
+    {"op": "copy" | "cast" | "decode" | "change" | "replace" | "new", "name", "dtype", "shape", "file", "begin", "end", "sha256", ...}
     {"op": "dropped", "name", "reason"}
 
 `[begin, end)` are file offsets. `sha256` is the digest of the *file* from its first byte to `end`, so that one pass
@@ -25,7 +25,7 @@ from ingot.formats.strict_json import dumps_canonical, loads
 from ingot.registry.form import Natural, Sha256
 
 if TYPE_CHECKING:
-    from ingot.engine.run import Outcome
+    from ingot.engine.outcome import Outcome
     from ingot.plan.model import Op
     from ingot.storage.inputs import InputFile
 

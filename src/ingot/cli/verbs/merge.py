@@ -27,7 +27,7 @@ from ingot.plan.figures import LABEL_WIDTH, counted, nbytes_text, seconds_text
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
     from ingot.cli.output import Output
-    from ingot.engine.run import Outcome
+    from ingot.engine.outcome import Outcome
     from ingot.merge import Job
     from ingot.registry import Record
 

@@ -1,0 +1,76 @@
+"""What a run is, what it did, and what writes its large files."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ingot.engine.chunk import Sampled
+from ingot.engine.pump import Progress
+from ingot.plan.model import Plan
+from ingot.storage.digest_memory import DigestMemory
+from ingot.storage.disk import Disk
+from ingot.storage.inputs import InputFile
+from ingot.storage.staging import Staging
+
+Files = Mapping[str, InputFile]
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A file of the output or of an input."""
+
+    name: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass
+class Outcome:
+    """What a run did, for the record. `shards` and `results` go together; `resumed` were finished by an earlier run."""
+
+    plan: Plan
+    files: list[FileDigest] = field(default_factory=list)
+    base_files: list[FileDigest] = field(default_factory=list)
+    adapter_files: list[list[FileDigest]] = field(default_factory=list)
+    running: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sampled: dict[str, Sampled] = field(default_factory=dict)
+    resumed: list[str] = field(default_factory=list)
+    device: str = "cpu"
+    written_nbytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a plan is executed: nothing here changes a byte of the output, except `device`, which is recorded."""
+
+    disk: Disk
+    jobs: int
+    device: str
+    version: str
+    stop: threading.Event
+    progress: Progress
+    restart: bool = False
+    memory: DigestMemory = field(default_factory=DigestMemory)
+
+
+#: Makes the last files from the outcome: the small ones (name -> bytes), and the record, given what was written so far.
+Finish = Callable[[Outcome], tuple[Mapping[str, bytes], Callable[[Outcome], bytes]]]
+
+
+class Sink(Protocol):
+    """Writes the large files of an artifact: safetensors shards, or a GGUF."""
+
+    def identity(self) -> Mapping[str, str]:
+        """What a resume must agree in, beyond the plan and its inputs."""
+
+    def write(
+        self, plan: Plan, base: Files, adapters: Sequence[Files], staging: Staging, run: Run, outcome: Outcome
+    ) -> Mapping[str, str]:
+        """Write what is not finished yet, and note it in `outcome`; returns digests of base files learnt on the way.
+
+        Raises what `run.execute` raises.
+        """
