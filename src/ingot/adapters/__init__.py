@@ -1,6 +1,8 @@
 """Adapter directories, understood: which tensor of the file changes which parameter of the base model, and how.
 
-adapter      Adapter.open: a directory -> config, updates, files; nothing unexplained
+adapter      Adapter.open: a directory or a file -> config, updates, files; nothing unexplained
+  source     which files of a directory are the adapter
+  dialects   other formats than PEFT's, one file each: MLX, torchtune, kohya and LyCORIS, diffusers
   config     what all adapter_config.json share, lora_config: LoRA's; fields: typed reading, patterns: PEFT's matching,
              refusals: no merged form; parsing: which method's
   keys       the grammar of tensor names

@@ -1,20 +1,25 @@
-"""An adapter directory as PEFT saves it, opened and understood: config, updates, and nothing unexplained."""
+"""An adapter as PEFT or another tool saves it, opened and understood: config, updates, and nothing unexplained."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ingot.adapters.config import AdapterConfig
+from ingot.adapters.dialects import BaseFacts, Content, Reading, dialect_of, torchtune
+from ingot.adapters.dialects.dialect import DialectConfig
+from ingot.adapters.dialects.mlx import is_mlx_config
 from ingot.adapters.edit import Update
+from ingot.adapters.lora_config import LoraConfig
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.parsing import group, implied, is_implicit, method_of, parse_config
 from ingot.adapters.saved import SavedUpdate, is_embedding
+from ingot.adapters.source import CONFIG_NAME, find_root, weights_name
 from ingot.adapters.tokens import TokensUpdate
 from ingot.adapters.versions import release_of
 from ingot.errors import AdapterError, UsageError
@@ -22,20 +27,14 @@ from ingot.formats import TensorRef, read_header, read_torch_zip
 from ingot.formats.strict_json import loads
 from ingot.storage.inputs import InputFile
 
-CONFIG_NAME = "adapter_config.json"
-SAFETENSORS_NAME = "adapter_model.safetensors"
-PICKLE_NAME = "adapter_model.bin"
 #: Files beside an adapter that belong to the model it was trained as: a tokenizer with new tokens, a chat template.
 SIDE_FILES = (
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "merges.txt", "preprocessor_config.json",
     "processor_config.json", "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model", "tokenizer.json",
     "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
-_FOREIGN = {
-    "adapters.safetensors": "MLX",
-    "pytorch_lora_weights.safetensors": "diffusers",
-    "pytorch_adapter.bin": "AdapterHub",
-}
+#: How `lora_B` of an expert stack is laid out: as PEFT saves it, or a block for each expert as Unsloth's training did.
+EXPERT_LAYOUTS = ("peft", "unsloth")
 _WRAPPED = (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV, ModuleKind.MULTIHEAD)
 
 
@@ -43,14 +42,18 @@ _WRAPPED = (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKi
 class Adapter:
     """One adapter.
 
-    Laws: every tensor of the file is in `tensors` of exactly one update, or shared by the layers of a method, or a key
-    of `explained` with the reason why a merge does not need it. Nothing but headers and the config has been read.
+    Laws: every tensor of the file is in `tensors` of an update (of exactly one, except that a stack of experts is
+    shared by theirs), or shared by the layers of a method, or a key of `explained` with the reason why a merge does not
+    need it. Nothing but headers, the config, and tensors of one number has been read.
 
     Attributes:
         root: the directory.
         index: its number among the adapters of a plan; its factors carry it.
+        config_file: adapter_config.json; None for a dialect that has none.
         weights: the open weights file, which factors are read from.
         side_files: names of the tokenizer and template files beside it.
+        components: of a pipeline that it changes, with how many tensors each; empty where there are none.
+        fit: see `dialects.Reading`; None where it reads the same for every base.
     """
 
     root: Path
@@ -59,19 +62,31 @@ class Adapter:
     tensors: Mapping[str, TensorRef]
     updates: tuple[Update, ...]
     explained: Mapping[str, str]
-    config_file: InputFile
+    config_file: InputFile | None
     weights: InputFile
     side_files: tuple[str, ...]
+    components: Mapping[str, int] = field(default_factory=dict)
+    fit: Callable[[BaseFacts, str | None], Reading] | None = None
 
     @classmethod
     def open(
-        cls, path: Path, *, adapter_index: int, subfolder: str | None = None, assume_peft_version: str | None = None
+        cls,
+        path: Path,
+        *,
+        adapter_index: int,
+        file: str | None = None,
+        subfolder: str | None = None,
+        assume_peft_version: str | None = None,
+        expert_layout: str = "peft",
     ) -> Adapter:
-        """Open and check an adapter directory.
+        """Open and check an adapter.
 
         Args:
+            path: the directory that holds it.
+            file: the weights file in it, where the directory may hold others.
             subfolder: where the adapter lies inside `path`: PEFT saves every adapter but `default` under its name.
             assume_peft_version: the release that trained it, where the file says nothing or something wrong.
+            expert_layout: one of EXPERT_LAYOUTS.
 
         Raises:
             AdapterError: no adapter, a broken one, or one of a kind that has no merged form.
@@ -79,24 +94,48 @@ class Adapter:
             UnsafeInputError: a file is not what an honest writer makes.
             UsageError: no such subfolder can exist, or no such release.
         """
-        root = _root(Path(path), subfolder)
+        root, names = find_root(Path(path), file=file, subfolder=subfolder)
         if assume_peft_version is not None and release_of(assume_peft_version) is None:
             raise UsageError("not a release of PEFT", found=assume_peft_version, expected="a version such as 0.18.1")
-        side_files = tuple(name for name in SIDE_FILES if os.path.lexists(root / name))
         with ExitStack() as opened:
-            config_file = opened.enter_context(InputFile.open(root, CONFIG_NAME, error=AdapterError))
-            config = _read_config(config_file)
-            if assume_peft_version is not None:
-                config = replace(config, peft_version=assume_peft_version)
-            weights = opened.enter_context(InputFile.open(root, _weights_name(root), error=AdapterError))
-            tensors = {ref.name: ref for ref in _read_tensors(weights)}
-            updates, explained = group(config, tuple(tensors.values()), adapter_index)
+            config_file = raw = None
+            if CONFIG_NAME in names:
+                config_file = opened.enter_context(InputFile.open(root, CONFIG_NAME, error=AdapterError))
+                raw = read_config(config_file)
+            name = file or _weights_name(root, names, raw)
+            weights = opened.enter_context(InputFile.open(root, name, error=AdapterError))
+            tensors, metadata = read_tensors(weights)
+            content = Content(weights, tensors, metadata, raw, adapter_index)
+            dialect = dialect_of(content)
+            if dialect is not None:
+                reading = dialect.read(content)
+            elif raw is not None:
+                config = _as_asked(parse_config(raw, where=CONFIG_NAME), assume_peft_version, expert_layout)
+                reading = _reading(config, content, names)
+            else:
+                raise _unknown(content)
             opened.pop_all()
-        return cls(root, adapter_index, config, tensors, updates, explained, config_file, weights, side_files)
+        side_files = () if dialect is not None else tuple(n for n in SIDE_FILES if os.path.lexists(root / n))
+        return cls(
+            root, adapter_index, reading.config, {ref.name: ref for ref in tensors}, reading.updates,
+            reading.explained, config_file, weights, side_files, reading.components, reading.fit,
+        )  # fmt: skip
+
+    def on(self, base: Callable[[], BaseFacts], component: str | None) -> Adapter:
+        """The adapter as it reads for a base: its modules in the base's names, of one component alone.
+
+        Raises:
+            AdapterError, MismatchError: it is not for this base, or for several components and none is named.
+            UsageError: it has nothing for this component.
+        """
+        if self.fit is None:
+            return self
+        reading = self.fit(base(), component)
+        return replace(self, config=reading.config, updates=reading.updates, explained=reading.explained, fit=None)
 
     @property
     def files(self) -> tuple[InputFile, ...]:
-        return (self.config_file, self.weights)
+        return (self.weights,) if self.config_file is None else (self.config_file, self.weights)
 
     @property
     def base_model(self) -> str | None:
@@ -142,8 +181,7 @@ class Adapter:
         missing = []
         method = method_of(self.config)
         if self.wraps(module, path) and path not in self._layer_paths() and not is_implicit(self.config):
-            role = "lora_embedding_A" if module.kind is ModuleKind.EMBEDDING else "lora_A.weight"
-            missing.append(f"{path}.{role if method is None else method.roles[0]}")
+            missing.append(f"{path}.{method.roles[0] if method is not None else self._first_role(module)}")
         parameter = any(self.config.targets_parameter(path, name) for name in module.parameters)
         if parameter and path not in self._layer_paths():
             missing.append(f"{path}.lora_A.weight")
@@ -151,10 +189,15 @@ class Adapter:
                    for name, _ in update.parameters}  # fmt: skip
         return (*missing, *(f"{path}.{name}" for name in self._replaced(module, path) if name not in present))
 
+    def _first_role(self, module: Module) -> str:
+        if isinstance(self.config, DialectConfig):
+            return self.config.pair
+        return "lora_embedding_A" if module.kind is ModuleKind.EMBEDDING else "lora_A.weight"
+
     def _replaced(self, module: Module, path: str) -> tuple[str, ...]:
         """The parameters of a module that the adapter must replace, whichever release saved it."""
-        if self.config.saves(path):
-            return tuple(module.parameters)
+        if self.config.saves(path):  # an attention's output projection is a module of its own
+            return tuple(name for name in module.parameters if "." not in name)
         wrapped = path in self._layer_paths() or (is_implicit(self.config) and self.wraps(module, path))
         biases = (name for name in module.parameters if f".{name}".endswith(".bias"))
         return tuple(name for name in biases if self.config.trains(f"{path}.{name}", wrapped=wrapped))
@@ -178,59 +221,63 @@ class Adapter:
         self.close()
 
 
-def _root(path: Path, subfolder: str | None) -> Path:
-    """The directory that holds the config."""
-    if subfolder is not None:
-        if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
-            raise UsageError("subfolder leaves the adapter's directory", found=subfolder)
-        path = path / subfolder
-    names = _listing(path)
-    if CONFIG_NAME in names:
-        return path
-    inner = [name for name in names if (path / name / CONFIG_NAME).is_file()]
-    if inner:
-        shown = ", ".join(inner[:10]) + (", ..." if len(inner) > 10 else "")
-        hint = f"Name one of them: `{path / inner[0]}`."
-        raise AdapterError("the adapters lie in folders of this directory", where=path, found=shown, hint=hint)
-    foreign = _foreign(names)
-    tool = f"It holds {foreign}: convert it to PEFT's format with that tool." if foreign else None
-    raise AdapterError(f"no {CONFIG_NAME}, so this is no PEFT adapter", where=path, hint=tool)
-
-
-def _foreign(names: list[str]) -> str | None:
-    """The file of another tool among `names`."""
-    return next((f"`{name}` of {tool}" for name, tool in _FOREIGN.items() if name in names), None)
-
-
-def _listing(path: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except OSError as cause:
-        what = f"cannot open the adapter ({(cause.strerror or str(cause)).lower()})"
-        raise AdapterError(what, where=path, hint="Give the directory that holds adapter_config.json.") from cause
-
-
-def _read_config(file: InputFile) -> AdapterConfig:
+def read_config(file: InputFile) -> Mapping[str, Any]:
+    """adapter_config.json, parsed. Raises AdapterError where it is no JSON object."""
     raw = loads(file.read(0, file.nbytes), where=CONFIG_NAME, error=AdapterError)
     if not isinstance(raw, dict):
         raise AdapterError("config is no JSON object", where=CONFIG_NAME, found=type(raw).__name__)
-    return parse_config(raw, where=CONFIG_NAME)
+    return raw
 
 
-def _weights_name(root: Path) -> str:
-    names = _listing(root)
-    for name in (SAFETENSORS_NAME, PICKLE_NAME):
-        if name in names:
-            return name
-        if f"{name}.index.json" in names:
-            hint = f"Load it once with PEFT and save it as one {SAFETENSORS_NAME}."
-            raise AdapterError("adapter is cut into shards, which is not supported", where=root, hint=hint)
-    found = _foreign(names) or "a config alone"
-    expected = f"{SAFETENSORS_NAME} or {PICKLE_NAME}"
-    raise AdapterError("adapter has no weights", where=root, expected=expected, found=found)
+def _weights_name(root: Path, names: list[str], raw: Mapping[str, Any] | None) -> str:
+    try:
+        return weights_name(root, names, raw)
+    except AdapterError:
+        if raw is not None and not is_mlx_config(raw):
+            parse_config(raw, where=CONFIG_NAME)  # a config that is not PEFT's is the better reason
+        raise
 
 
-def _read_tensors(file: InputFile) -> tuple[TensorRef, ...]:
-    if file.path.name == PICKLE_NAME:
-        return read_torch_zip(file.fd, file=PICKLE_NAME, incomplete=AdapterError)
-    return read_header(file.fd, file=SAFETENSORS_NAME, incomplete=AdapterError).tensors
+def read_tensors(file: InputFile) -> tuple[tuple[TensorRef, ...], Mapping[str, str]]:
+    """The tensors of a weights file, and its metadata where the format has any."""
+    name = file.path.name
+    if not name.endswith(".safetensors"):
+        return read_torch_zip(file.fd, file=name, incomplete=AdapterError), {}
+    header = read_header(file.fd, file=name, incomplete=AdapterError)
+    return header.tensors, header.metadata or {}
+
+
+def _as_asked(config: AdapterConfig, version: str | None, expert_layout: str) -> AdapterConfig:
+    """PEFT's config with what the user knows better."""
+    if version is not None:
+        config = replace(config, peft_version=version)
+    if expert_layout == "unsloth" and isinstance(config, LoraConfig):
+        config = replace(config, expert_blocks=True)
+    return config
+
+
+def _reading(config: AdapterConfig, content: Content, names: list[str]) -> Reading:
+    """An adapter in PEFT's format."""
+    updates, explained = group(config, content.tensors, content.adapter)
+    if not torchtune.is_copy(content.file, names):
+        return Reading(config, updates, explained)
+
+    def fit(base: BaseFacts, _component: str | None) -> Reading:
+        torchtune.check_copy(updates, base)
+        return Reading(config, updates, explained)
+
+    return Reading(config, updates, explained, fit=fit)
+
+
+def _unknown(content: Content) -> AdapterError:
+    names = [ref.name for ref in content.tensors]
+    hint = None
+    if any(name.startswith("base_model.") for name in names):
+        hint = f"It is a PEFT adapter without its {CONFIG_NAME}, which says how it is scaled: give both in one folder."
+    return AdapterError(
+        "these tensors are no adapter of a format that ingot reads",
+        where=content.file,
+        expected="PEFT, MLX, torchtune, kohya, LyCORIS or diffusers",
+        found=", ".join(f"`{name}`" for name in names[:3]) or "no tensors",
+        hint=hint,
+    )

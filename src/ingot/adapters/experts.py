@@ -7,6 +7,8 @@ fast index of its columns. With B_e = B.reshape(out, r, E)[:, :, e] and A_e = A.
 
 Which of the two depends on the PEFT release (see `versions`). The file does not name the parameter either: PEFT wraps
 one after another in the order in which the module declares them, so that the first one is the innermost `base_layer`.
+Unsloth read B block by block until September 2026, as [out, E * r] with the expert as the slow index, and saved such
+adapters in the same names and shapes (unsloth-zoo #1269): `LoraConfig.expert_blocks`.
 Source: `ParamWrapper` and `_inject_parameters` of PEFT 0.17 .. 0.21.2.
 """
 
@@ -96,8 +98,11 @@ class ParametersUpdate:
         scaling = self._scaling(parameter, rank, a)
         layout = self._layout(module, parameter, a, b)
         a_stack = a.then("reshape", experts, rank, a.shape[1])
-        b_stack = b.then("reshape", b.shape[0], rank, experts)
-        updates = (LowRank(b_stack.then("select", 2, e), a_stack.then("select", 0, e), scaling) for e in range(experts))
+        blocks = self.config.expert_blocks
+        b_stack = b.then("reshape", b.shape[0], *((experts, rank) if blocks else (rank, experts)))
+        axis = 1 if blocks else 2
+        pairs = ((b_stack.then("select", axis, e), a_stack.then("select", 0, e)) for e in range(experts))
+        updates = (LowRank(left, right, scaling) for left, right in pairs)
         if layout is ExpertLayout.IN_OUT:
             updates = (update.transposed() for update in updates)
         return tuple(Edit(parameter, e, update) for e, update in enumerate(updates))

@@ -26,6 +26,12 @@ DTYPES = {
 #: `plan.model.Rounding`, which is not imported for a line of help.
 ROUNDINGS = ("nearest", "stochastic", "preserve", "auto")
 
+#: `adapters.adapter.EXPERT_LAYOUTS`, likewise.
+EXPERT_LAYOUTS = ("peft", "unsloth")
+
+#: `plan.base_as.BaseAs`, likewise.
+BASES = ("stored", "nf4")
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -97,6 +103,8 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help=f"Store all weights as {', '.join(DTYPES)}; default: as in the base."),
         _option("--rounding", group=RESULT, type=click.Choice(ROUNDINGS), default="nearest", show_default=True,
                 help="How sums in float32 become the output dtype; the others keep a small adapter alive."),
+        _option("--base-as", group=RESULT, type=click.Choice(BASES), default="stored", show_default=True,
+                help="The base as it is stored, or as QLoRA trained on it: a 16-bit base taken through NF4 and back."),
         _option("--seed", group=RESULT, type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="N",
                 help="Of stochastic rounding, dare and della: the same seed gives the same bytes."),
         _option("--assume-peft-version", group=RESULT, metavar="VERSION",
@@ -105,6 +113,10 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Copy NaN and infinity in tensors that no adapter changes, instead of refusing them."),
         _option("--accept-missing", group=RESULT, is_flag=True,
                 help="Go on where the adapter lacks tensors that its config speaks of, or its new head is not whole."),
+        _option("--component", group=RESULT, metavar="NAME",
+                help="Which of the adapter's components BASE is: unet, transformer, text_encoder, text_encoder_2 …"),
+        _option("--expert-layout", group=RESULT, type=click.Choice(EXPERT_LAYOUTS), default="peft", show_default=True,
+                help="How an expert stack's lora_B is read; unsloth: trained by Unsloth before September 2026."),
     )  # fmt: skip
     return _apply(options, function)
 

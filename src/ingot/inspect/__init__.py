@@ -2,7 +2,7 @@
 
 report       Report: facts for programs, sections for people
 checkpoint   a model directory
-adapter      an adapter directory, understood or refused
+adapter      an adapter, a directory or a file, understood or refused
 artifact     a model directory with a record of ingot's
 file         one .safetensors or torch .bin file
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ingot.adapters.source import candidates
 from ingot.errors import UsageError
-from ingot.inspect.adapter import inspect_adapter
+from ingot.inspect.adapter import inspect_adapter, is_adapter_file
 from ingot.inspect.artifact import inspect_artifact
 from ingot.inspect.checkpoint import inspect_checkpoint
 from ingot.inspect.file import inspect_file
@@ -32,7 +33,7 @@ def inspect_path(path: Path) -> Report:
         BaseError, AdapterError, CheckFailed, UnsafeInputError: it is of a known kind and cannot be read.
     """
     if path.is_file():
-        return inspect_file(path)
+        return inspect_adapter(path.parent, path.name) if is_adapter_file(path) else inspect_file(path)
     if not path.is_dir():
         what = "is neither a file nor a directory" if path.exists() else "does not exist"
         raise UsageError(f"the path {what}", where=path, hint="Give a model, an adapter, or one of their files.")
@@ -41,6 +42,8 @@ def inspect_path(path: Path) -> Report:
     if (path / RECORD_NAME).is_file():
         return inspect_artifact(path)
     names = sorted(entry.name for entry in path.iterdir())
+    if any(is_adapter_file(path / name) for name in candidates(names)):
+        return inspect_adapter(path)
     if "config.json" in names or any(name.endswith(_WEIGHTS) for name in names):
         return inspect_checkpoint(path)
     inner = [name for name in names if (path / name / "adapter_config.json").is_file()]

@@ -19,8 +19,7 @@ from ingot.adapters.factor import Factor
 from ingot.adapters.terms import Replace
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.checkpoint.side_files import choose
-from ingot.errors import BaseError, MismatchError
-from ingot.formats.tensor_ref import TensorRef
+from ingot.errors import BaseError, MismatchError, UsageError
 from ingot.kernels.spelling import FLOATING, MERGEABLE
 from ingot.naming import Names
 from ingot.plan import configs
@@ -65,6 +64,7 @@ class _Builder:
         resolved = resolve(self.adapters, self.names, self.replication, self.base.tensors)
         edits, left_out = self.combining.settle(resolved, self.same)
         self._check_expected()
+        self.adapters = self._on_base()
         ties = decide(edits, self.names, self.base.config, self.same, self._is_copy)
         absorbed = {id(item) for item in ties.absorbed}
         live = [*(item for item in edits if id(item) not in absorbed), *ties.mirrored]
@@ -135,6 +135,14 @@ class _Builder:
         """A whole embedding that PEFT saved because it was resized or adapted, not because it was trained itself."""
         config = self.adapters[item.adapter].adapter.config
         return isinstance(item.edit.term, Replace) and not config.saves(item.update.path)
+    def _on_base(self) -> tuple[Weighted, ...]:
+        """The adapters as they read for this base."""
+        component = self.options.component
+        if component is not None and not any(w.adapter.components for w in self.adapters):
+            raise UsageError("no adapter has components", found=f"--component {component}",
+                             hint="Leave --component out: it is for adapters of a diffusion pipeline.")  # fmt: skip
+        return tuple(w.on(self.names, self.base.config, component) for w in self.adapters)
+
 
     def _check_expected(self) -> None:
         """Modules that the config says were trained and that have no tensor: PEFT would leave them as they are."""

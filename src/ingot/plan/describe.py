@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-from ingot.adapters.adapter import CONFIG_NAME
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.plan.model import AdapterInfo, BaseInfo, InputFileInfo
 from ingot.plan.resolve import Weighted
@@ -23,7 +22,7 @@ def base_info(base: Checkpoint, model_class: str | None) -> BaseInfo:
 def adapter_info(weighted: Weighted) -> AdapterInfo:
     """What identifies an adapter, and the figures that the plan's table shows of it."""
     adapter, config = weighted.adapter, weighted.adapter.config
-    weights, config_file = adapter.weights, weighted.inputs[CONFIG_NAME]
+    weights, config_file = adapter.weights, adapter.config_file
     head = weights.read(0, min(weights.nbytes, _HEAD_NBYTES))
     return AdapterInfo(
         name=weighted.location.name,
@@ -36,7 +35,7 @@ def adapter_info(weighted: Weighted) -> AdapterInfo:
         peft_version=config.peft_version,
         claimed_base=config.base_model_name_or_path,
         claimed_revision=config.revision,
-        config_sha256=hashlib.sha256(config_file.read(0, config_file.nbytes)).hexdigest(),
+        config_sha256=hashlib.sha256(config_file.read(0, config_file.nbytes)).hexdigest() if config_file else None,
         files=(InputFileInfo(weights.path.name, weights.nbytes, hashlib.sha256(head).hexdigest()),),
         tensors=len(adapter.tensors),
     )

@@ -154,7 +154,7 @@ class AdapterInfo:
     peft_version: str | None
     claimed_base: str | None
     claimed_revision: str | None
-    config_sha256: str
+    config_sha256: str | None
     files: tuple[InputFileInfo, ...]
     tensors: int
 
@@ -220,6 +220,10 @@ class Plan:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     budget: Budget | None = None
+    component: str | None = None
+    expert_layout: str = "peft"
+    base_as: str = "stored"
+    gguf: GgufOptions | None = None
 
     @property
     def ops(self) -> tuple[Op, ...]:

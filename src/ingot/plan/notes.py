@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ingot.adapters.experts import ParametersUpdate
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.naming import Names
 from ingot.plan.model import ShardPlan
@@ -52,3 +53,10 @@ def notes_and_warnings(
         if claimed and claimed.rpartition("/")[2].lower() != base.location.name.rpartition("/")[2].lower():
             notes.append(f"{weighted.location.name} names {claimed} as its base; here it is {base.location.name}.")
     return notes, warnings
+    stacks = [item for item in edits if isinstance(item.update, ParametersUpdate) and item.edit.index]
+    if stacks:
+        blocks = isinstance(stacks[0].update, ParametersUpdate) and stacks[0].update.config.expert_blocks
+        notes.append(
+            "Expert stacks: lora_B is read as "
+            + ("one block for each expert, as Unsloth trained it." if blocks else "PEFT saves it (--expert-layout).")
+        )

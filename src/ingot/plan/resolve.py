@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ingot.adapters.adapter import Adapter
+from ingot.adapters.dialects import BaseFacts
 from ingot.adapters.edit import Edit, Update
 from ingot.adapters.methods.method import LayerUpdate, MethodConfig
 from ingot.adapters.terms import Term
@@ -30,11 +31,33 @@ class Weighted:
     weight: float = 1.0
 
     @classmethod
-    def open(cls, location: Location, number: int, weight: float, assume_peft_version: str | None) -> Weighted:
+    def open(
+        cls,
+        location: Location,
+        number: int,
+        weight: float,
+        assume_peft_version: str | None,
+        expert_layout: str = "peft",
+    ) -> Weighted:
         """Open adapter `number` of a plan. Raises what `Adapter.open` raises."""
-        adapter = Adapter.open(location.path, adapter_index=number, assume_peft_version=assume_peft_version)
+        adapter = Adapter.open(
+            location.path,
+            adapter_index=number,
+            file=location.file,
+            assume_peft_version=assume_peft_version,
+            expert_layout=expert_layout,
+        )
         side = {name: InputFile.open(location.path, name, error=AdapterError) for name in adapter.side_files}
         return cls(adapter, location, {**{file.path.name: file for file in adapter.files}, **side}, weight)
+
+    def on(self, names: Names, config: Mapping[str, object], component: str | None) -> Weighted:
+        """The adapter as it reads for this base; see `Adapter.on`."""
+
+        def base() -> BaseFacts:
+            stored = (name.rpartition(".")[0] for name in names.on_disk)
+            return BaseFacts(dict.fromkeys((*names.modules, *stored)), config)
+
+        return replace(self, adapter=self.adapter.on(base, component))
 
     def close(self) -> None:
         for file in self.inputs.values():

@@ -4,7 +4,8 @@ An adapter that changes one of them, or both differently, unties them: the outpu
 `tie_word_embeddings` becomes false. They stay tied where both changes are one and the same:
 - rows of trained tokens, which PEFT trains for both at once;
 - the copies that PEFT saves of a resized embedding and its head, which were one tensor in training;
-- an update of both whose factors are each other's transposes (`ensure_weight_tying`).
+- an update of both whose factors are each other's transposes (`ensure_weight_tying`);
+- an update that acted on both in training (MLX).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def decide(
     for alias, source in {**names.tied, **names.stored_twice}.items():
         on_alias = [e for e in edits if e.parameter == alias]
         on_source = [e for e in edits if e.parameter == source]
-        shared = [e for e in on_source if isinstance(e.edit.term, ReplaceRows) or is_copy(e)]
+        shared = [e for e in on_source if isinstance(e.edit.term, ReplaceRows) or is_copy(e) or _acts_on_ties(e)]
         twice = alias in names.stored_twice
         if not on_alias and twice:
             found.mirrored.extend(_mirrored(e, alias, names) for e in shared)
@@ -84,6 +85,10 @@ def decide(
     if found.untied or found.parted:
         _part_the_rest(found, edits, names.tied)
     return Ties(found.untied, tuple(found.parted), tuple(found.absorbed), found.inherited, tuple(found.mirrored))
+
+
+def _acts_on_ties(item: ResolvedEdit) -> bool:
+    return getattr(item.update, "acts_on_ties", False) is True
 
 
 @dataclass

@@ -1,0 +1,19 @@
+"""Weights that need not be stored: drawn from their names, the same in every process and on every machine."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def draw(name: str, shape: Sequence[int], spread: float = 0.3) -> NDArray[np.float32]:
+    """Normal numbers of this shape, seeded by the name."""
+    numbers = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(shape))
+    return (spread * numbers).astype(np.float32)
+
+
+def draw_all(shapes: Mapping[str, Sequence[int]], spread: float = 0.3) -> dict[str, NDArray[np.float32]]:
+    return {name: draw(name, shape, spread) for name, shape in shapes.items()}
