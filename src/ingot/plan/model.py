@@ -222,8 +222,6 @@ class Plan:
     budget: Budget | None = None
     component: str | None = None
     expert_layout: str = "peft"
-    base_as: str = "stored"
-    gguf: GgufOptions | None = None
 
     @property
     def ops(self) -> tuple[Op, ...]:
