@@ -26,7 +26,7 @@ def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
 METHOD = Method(
     peft_type="LN_TUNING",
     title="LN tuning",
-    roles=(f"{_PREFIX}**",),
+    roles=(f"{_PREFIX}weight", f"{_PREFIX}**"),
     edits=edits,
     kinds=frozenset(ModuleKind) - {ModuleKind.MULTIHEAD, ModuleKind.EXPERTS},
 )
