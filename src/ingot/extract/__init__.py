@@ -9,13 +9,7 @@ run          `extract`: open both, compare, choose forms, decompose, write
   decompose    the best product of two thin matrices, and exactly how much it holds
   fit          one parameter: decomposed, and measured as stored
   write        adapter_model.safetensors;  config, side_files, record: what stands beside it
-  result       how well it fits, in groups; warnings
+  result       how well it fits, in groups; warnings;  render: the same as text
+verify       is an extracted adapter what its record says?
+  statement    the record's form, and its strict reader
 """
-
-from __future__ import annotations
-
-from ingot.extract.model import Budget, Request
-from ingot.extract.result import Extraction
-from ingot.extract.run import extract
-
-__all__ = ["Budget", "Extraction", "Request", "extract"]

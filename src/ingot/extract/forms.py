@@ -10,7 +10,7 @@ from ingot.adapters.module import Module, ModuleKind
 from ingot.errors import MismatchError, UsageError
 from ingot.extract.layers import Layout, Target, layout_of
 from ingot.extract.model import Parameter
-from ingot.extract.selectors import last, saved, targets
+from ingot.extract.selectors import ancestry, last, saved, targets
 from ingot.kernels.spelling import MERGEABLE
 from ingot.naming.resolve import near_matches
 
@@ -43,6 +43,7 @@ def choose(
     parameters: Sequence[Parameter],
     differing: Collection[str],
     modules: Mapping[str, Module],
+    ties: Mapping[str, str],
     save: Sequence[str],
 ) -> Forms:
     """The forms of all parameters that differ.
@@ -51,13 +52,14 @@ def choose(
         parameters: all of the model's, in its order.
         differing: full names of those that differ.
         modules: BASE's, by path.
+        ties: parameters that are one in both checkpoints: full name of each alias to that of its source.
         save: what `--save-module` names.
 
     Raises:
         MismatchError: a parameter differs that no adapter of PEFT's can hold.
         UsageError: a name of `save` is no module's.
     """
-    return _Chooser(parameters, differing, modules, save).forms()
+    return _Chooser(parameters, differing, modules, ties, save).forms()
 
 
 @dataclass
@@ -65,17 +67,23 @@ class _Chooser:
     parameters: Sequence[Parameter]
     differing: Collection[str]
     modules: Mapping[str, Module]
+    ties: Mapping[str, str]
     save: Sequence[str]
+    paths: list[str] = field(init=False)
     factored: dict[str, list[Target]] = field(default_factory=dict)
     biased: list[str] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # the containers too: PEFT compares their names as well
+        self.paths = list(dict.fromkeys(one for path in self.modules for one in ancestry(path)))
 
     def forms(self) -> Forms:
         self._check_save()
         single_experts = self._stores_single_experts()
         for path, own in self._by_module().items():
             self._sort(path, own, single_experts)
-        names, whole = saved(self.reasons, self.modules)
+        names, whole = self._whole()
         for path in self.factored.keys() & whole:
             del self.factored[path]
         for path in whole - self.reasons.keys():
@@ -92,7 +100,7 @@ class _Chooser:
             targets=tuple(chosen),
             whole={**self._saved(whole), **self._biases(bias, whole)},
             modules_to_save=tuple(names),
-            target_modules=targets(wrapped, self.modules) if wrapped else [],
+            target_modules=targets(wrapped, self.paths) if wrapped else [],
             target_parameters=tuple(parameters),
             bias=bias,
             reasons=self.reasons,
@@ -174,15 +182,24 @@ class _Chooser:
 
     # -- whole tensors -----------------------------------------------------------------------------------------
 
+    def _whole(self) -> tuple[list[str], frozenset[str]]:
+        """`modules_to_save`, and all that PEFT saves with them: both sides of a tie, or it would part them."""
+        chosen = frozenset(self.reasons)
+        while True:
+            names, whole = saved(chosen, self.paths)
+            sides = [{name.rpartition(".")[0] for name in tie} for tie in self.ties.items()]
+            beside = {path for tie in sides if tie & whole for path in tie} - whole
+            if not beside:
+                return names, whole
+            chosen = whole | beside
+
     def _is_named(self, path: str) -> bool:
-        parts = path.split(".")
-        prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-        return any(f".{prefix}".endswith(f".{name}") for prefix in prefixes for name in self.save)
+        return any(f".{one}".endswith(f".{name}") for one in ancestry(path) for name in self.save)
 
     def _check_save(self) -> None:
         for name in self.save:
-            if not any(f".{path}".endswith(f".{name}") for path in self.modules):
-                near = near_matches(name, [*{last(path) for path in self.modules if path}])
+            if not any(f".{path}".endswith(f".{name}") for path in self.paths):
+                near = near_matches(name, [*{last(path) for path in self.paths}])
                 raise UsageError(f"no module is called {name}", where="--save-module",
                                  hint=f"Near matches: {', '.join(near)}." if near else
                                  "Run `ingot inspect BASE` for the names.")  # fmt: skip

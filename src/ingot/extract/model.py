@@ -10,6 +10,8 @@ from pathlib import Path
 from ingot.errors import UsageError
 from ingot.naming import Placement
 
+#: PEFT's names.
+CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 #: The energy that a module's rank must reach where the user names neither a rank nor an energy.
 DEFAULT_ENERGY = 0.99
 #: The largest rank that an energy may lead to, unless the user says otherwise. Servers take no more.

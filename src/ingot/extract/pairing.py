@@ -19,9 +19,15 @@ _GIVE_THE_BASE = "Give the checkpoint that TUNED was trained from as BASE."
 
 @dataclass(frozen=True)
 class Pairing:
-    """All parameters that TUNED has, in the model's order, and sentences about what is no parameter."""
+    """All parameters that TUNED has, in the model's order.
+
+    Attributes:
+        ties: parameters that are one in both checkpoints: full name of each alias to that of its source.
+        notes: sentences about what is no parameter.
+    """
 
     parameters: tuple[Parameter, ...]
+    ties: Mapping[str, str]
     notes: tuple[str, ...]
 
 
@@ -56,7 +62,8 @@ def pair(base: Source, tuned: Source) -> Pairing:
         MismatchError: a parameter is in one of them alone, or has two shapes; the message names them.
         BaseError: one is stored in a dtype that has no difference.
     """
-    shared = _shared(base.names)
+    ours_tied = {**base.names.tied, **base.names.stored_twice}
+    shared = frozenset(ours_tied) | frozenset(ours_tied.values())
     parameters = []
     for path, name, shape in _parameters(base.names, tuned.names):
         ours_shape = base.names.modules[path].parameters.get(name)
@@ -70,7 +77,8 @@ def pair(base: Source, tuned: Source) -> Pairing:
         stacked = base.names.modules[path].kind is ModuleKind.EXPERTS
         view = matrix_view(theirs.shape, stacked=stacked)
         parameters.append(Parameter(path, name, view, ours, theirs, f"{path}.{name}" in shared))
-    return Pairing(tuple(parameters), tuple(_notes(base, tuned)))
+    ties = {alias: source for alias, source in tuned.names.tied.items() if ours_tied.get(alias) == source}
+    return Pairing(tuple(parameters), ties, tuple(_notes(base, tuned)))
 
 
 def _parameters(base: Names, tuned: Names) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -98,12 +106,6 @@ def _check_shapes(path: str, name: str, base: Held | None, tuned: Held) -> None:
         "a parameter has another shape in TUNED than in BASE", where=f"{path}.{name}",
         expected=list(base.shape), found=list(tuned.shape), hint=_GIVE_THE_BASE,
     )  # fmt: skip
-
-
-def _shared(names: Names) -> frozenset[str]:
-    """Parameters that BASE ties, both sides of each tie."""
-    ties = {**names.tied, **names.stored_twice}
-    return frozenset(ties) | frozenset(ties.values())
 
 
 def _notes(base: Source, tuned: Source) -> Iterator[str]:

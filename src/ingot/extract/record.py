@@ -1,26 +1,36 @@
-"""ingot.json beside an extracted adapter: what it was made of, how, and how well it holds the difference.
-
-The same envelope as a merge's record (`registry/form.py`), of another build type, sealed in the same way.
-"""
+"""ingot.json beside an extracted adapter: what it was made of, how, and how well it holds the difference."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
-from typing import Any
+
+import msgspec
 
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.extract.model import Request
 from ingot.extract.result import Extraction, FitGroup
+from ingot.extract.statement import BUILD_TYPE, Asked, BuildDefinition, Internals, Predicate, RunDetails, Statement
 from ingot.plan.public import public_name
-from ingot.registry.form import PREDICATE_TYPE, STATEMENT_TYPE
+from ingot.registry.form import (
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    BaseSpec,
+    Builder,
+    Dependency,
+    DependencyNotes,
+    Digest,
+    Metadata,
+    Subject,
+    SubjectNotes,
+)
 from ingot.registry.statement import seal
 from ingot.storage import DigestMemory, Finished
 from ingot.version import __version__
 
-BUILD_TYPE = "urn:ingot:extract:v1"
+_LIBRARIES = ("torch", "transformers")
 
 
 def build_record(
@@ -32,34 +42,31 @@ def build_record(
 ) -> bytes:
     """The record's bytes. `inputs` are "base" and "tuned"; digests that are not remembered are computed from them."""
     finished = datetime.now(UTC)
-    return seal(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [_file(name, file.sha256, {"size": file.nbytes}) for name, file in sorted(files.items())],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {
-                "buildDefinition": {
-                    "buildType": BUILD_TYPE,
-                    "externalParameters": _asked(request, inputs),
-                    "internalParameters": {"ingot": __version__, "torch": metadata.version("torch")},
-                    "resolvedDependencies": _dependencies(inputs, memory),
-                },
-                "runDetails": {
-                    "builder": {"id": f"urn:ingot:{__version__}"},
-                    "metadata": {
-                        "invocationId": str(uuid.uuid4()),
-                        "startedOn": _time(finished - timedelta(seconds=result.seconds)),
-                        "finishedOn": _time(finished),
-                    },
-                    "ingot_checks": {
-                        "parameters": {"total": result.parameters, "equal": result.equal},
-                        "factors": [as_json(group) for group in result.fit_groups],
-                        "whole": [vars(group) for group in result.whole_groups],
-                    },
-                },
-            },
-        }
+    budget = request.budget
+    asked = Asked(
+        *(BaseSpec(public_name(one.location.name), one.location.revision) for one in inputs.values()),
+        budget.rank, budget.energy, budget.max_rank, request.dtype, request.save,
+    )  # fmt: skip
+    build = BuildDefinition(
+        BUILD_TYPE,
+        asked,
+        Internals(__version__, {name: metadata.version(name) for name in _LIBRARIES}),
+        tuple(_dependencies(inputs, memory)),
     )
+    times = (_time(finished - timedelta(seconds=result.seconds)), _time(finished))
+    run = RunDetails(
+        Builder(f"urn:ingot:{__version__}"),
+        Metadata(str(uuid.uuid4()), *times),
+        {
+            "parameters": {"total": result.parameters, "equal": result.equal},
+            "factors": [as_json(group) for group in result.fit_groups],
+            "whole": [vars(group) for group in result.whole_groups],
+        },
+    )
+    subjects = tuple(
+        Subject(name, Digest(file.sha256), SubjectNotes(file.nbytes)) for name, file in sorted(files.items())
+    )
+    return seal(msgspec.to_builtins(Statement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, Predicate(build, run))))
 
 
 def as_json(group: FitGroup) -> dict[str, object]:
@@ -71,28 +78,12 @@ def as_json(group: FitGroup) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _asked(request: Request, inputs: Mapping[str, Checkpoint]) -> dict[str, object]:
-    where = {of: checkpoint.location for of, checkpoint in inputs.items()}
-    models = {of: {"name": public_name(one.name), "revision": one.revision} for of, one in where.items()}
-    budget = request.budget
-    return {
-        **models, "rank": budget.rank, "energy": budget.energy, "max_rank": budget.max_rank,
-        "dtype": request.dtype, "save_modules": list(request.save),
-    }  # fmt: skip
-
-
-def _dependencies(inputs: Mapping[str, Checkpoint], memory: DigestMemory) -> Sequence[dict[str, Any]]:
-    found = []
+def _dependencies(inputs: Mapping[str, Checkpoint], memory: DigestMemory) -> Iterator[Dependency]:
     for of, checkpoint in inputs.items():
         where = checkpoint.location
-        known = {key: value for key, value in (("revision", where.revision), ("commit", where.commit)) if value}
         for name, file in sorted(checkpoint.inputs.items()):
-            found.append(_file(name, memory.sha256(file), {"of": of, "size": file.nbytes, **known}))
-    return found
-
-
-def _file(name: str, sha256: str, notes: Mapping[str, object]) -> dict[str, Any]:
-    return {"name": name, "digest": {"sha256": sha256}, "annotations": dict(notes)}
+            notes = DependencyNotes(of, file.nbytes, where.revision, where.commit)
+            yield Dependency(name, Digest(memory.sha256(file)), notes)
 
 
 def _time(moment: datetime) -> str:

@@ -15,7 +15,7 @@ from ingot.extract.config import adapter_config
 from ingot.extract.fit import Fit, fit
 from ingot.extract.forms import Forms, choose
 from ingot.extract.layers import Target
-from ingot.extract.model import Bar, Held, Parameter, Progress, Request
+from ingot.extract.model import CONFIG_NAME, Bar, Held, Parameter, Progress, Request
 from ingot.extract.pairing import Pairing, pair, refuse_other_model
 from ingot.extract.record import build_record
 from ingot.extract.result import Extraction, Whole, warnings
@@ -30,8 +30,6 @@ from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, Staging
 from ingot.storage.disk import Disk
 from ingot.storage.workdir import Place
 from ingot.version import __version__
-
-CONFIG_NAME = "adapter_config.json"
 
 
 def no_bar(_what: str, _total: int, _unit: str) -> AbstractContextManager[Progress]:
@@ -61,7 +59,7 @@ def extract(
     try:
         pairing = pair(base, tuned)
         differing = _compare(base, tuned, pairing, bar)
-        forms = choose(pairing.parameters, differing, base.names.modules, request.save)
+        forms = choose(pairing.parameters, differing, base.names.modules, pairing.ties, request.save)
         job = _Job(request, base, tuned, pairing, forms, len(pairing.parameters) - len(differing))
         return job.write(disk or PosixDisk(), memory or DigestMemory(), bar, started)
     finally:

@@ -11,10 +11,15 @@ def last(path: str) -> str:
     return path.rpartition(".")[2]
 
 
+def ancestry(path: str) -> list[str]:
+    """The path and those of the modules that it stands in, outermost first; none of the model's own."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
 def inside(path: str, tops: Collection[str]) -> bool:
     """Whether a module is one of `tops` or stands in one."""
-    parts = path.split(".")
-    return any(".".join(parts[:n]) in tops for n in range(1, len(parts) + 1))
+    return any(one in tops for one in ancestry(path))
 
 
 def targets(chosen: Collection[str], everything: Iterable[str]) -> list[str] | str:

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ingot.adapters.adapter import SIDE_FILES
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.checkpoint.side_files import Group, group_of
 
@@ -23,7 +22,7 @@ def travelling(base: Checkpoint, tuned: Checkpoint) -> tuple[str, ...]:
     """TUNED's tokenizer, template and processor files, each group whole where any of its files is not BASE's."""
     chosen: list[str] = []
     for group in _TRAVELLING:
-        names = [name for name in tuned.side_files if group_of(name) is group and name in SIDE_FILES]
+        names = [name for name in tuned.side_files if group_of(name) is group]
         if any(_digest(base, name) != _digest(tuned, name) for name in names):
             chosen += names
     return tuple(chosen)

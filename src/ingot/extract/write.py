@@ -12,9 +12,8 @@ from dataclasses import replace
 
 import torch
 
-from ingot.adapters.adapter import SAFETENSORS_NAME
 from ingot.errors import NonFiniteError, OutputError
-from ingot.extract.model import Parameter
+from ingot.extract.model import WEIGHTS_NAME, Parameter
 from ingot.extract.source import Source
 from ingot.formats.safetensors import build_header
 from ingot.formats.safetensors_grammar import PREFIX_NBYTES
@@ -35,10 +34,10 @@ class AdapterFile:
 
         Raises ResourceError when there is no room for them.
         """
-        raw, header = build_header(list(largest), _METADATA, file=SAFETENSORS_NAME)
+        raw, header = build_header(list(largest), _METADATA, file=WEIGHTS_NAME)
         self._staging = staging
         self._reserved = len(raw)
-        self._staged = staging.create(SAFETENSORS_NAME, header.file_nbytes, direct=False)
+        self._staged = staging.create(WEIGHTS_NAME, header.file_nbytes, direct=False)
         self._entries: list[Entry] = []
         self._end = len(raw)
 
@@ -68,7 +67,7 @@ class AdapterFile:
 
     def finish(self) -> Finished:
         """Write the header and commit the file."""
-        raw, _ = build_header(self._entries, _METADATA, file=SAFETENSORS_NAME)
+        raw, _ = build_header(self._entries, _METADATA, file=WEIGHTS_NAME)
         text = raw[PREFIX_NBYTES:].ljust(self._reserved - PREFIX_NBYTES)
         self._staged.write_at((self._reserved - PREFIX_NBYTES).to_bytes(PREFIX_NBYTES, "little") + text, 0)
         whole = replace(self._staged, nbytes=self._end)
@@ -76,7 +75,7 @@ class AdapterFile:
         with InputFile.open(whole.path.parent, whole.path.name, error=OutputError) as file:
             sha256 = file.sha256()
         self._staging.commit(whole, sha256)
-        return self._staging.finished[SAFETENSORS_NAME]
+        return self._staging.finished[WEIGHTS_NAME]
 
 
 def by_width(whole: Iterable[tuple[str, Parameter]], dtype: str) -> tuple[list[tuple[str, Parameter]], ...]:

@@ -27,7 +27,7 @@ _EXAMPLES = (
     cls=Verb,
     short_help="An artifact against its record.",
     examples=_EXAMPLES,
-    arguments_help=[("OUT", "A directory that `ingot merge` made: it holds ingot.json.")],
+    arguments_help=[("OUT", "A directory that `ingot merge` or `ingot extract` made: it holds ingot.json.")],
 )
 @click.argument("path", metavar="OUT")
 @click.option("--read", "read", cls=Option, group=RESULT, is_flag=True, help="Read every byte.")
@@ -61,15 +61,20 @@ def verify(
     if not path.strip() or "\0" in path:
         raise UsageError("OUT is empty", found=repr(path))
     from ingot.cli.progress import Progress
+    from ingot.extract.verify import verify as verify_extraction
     from ingot.registry import Depth
     from ingot.registry import verify as verify_artifact
 
     depth = Depth.AGAINST_INPUTS if against_inputs else Depth.READ if read else Depth.STRUCTURE
     total = _nbytes(Path(path), depth)
     with session.stopper.watched() as stop, Progress(session.output, total, "verifying") as progress:
-        found = verify_artifact(
-            Path(path), depth=depth, base=base, adapters=adapters or None, progress=progress, stop=stop, jobs=jobs
-        )
+        found = verify_extraction(Path(path), read=depth is not Depth.STRUCTURE, progress=progress, stop=stop)
+        if found is None:
+            found = verify_artifact(
+                Path(path), depth=depth, base=base, adapters=adapters or None, progress=progress, stop=stop, jobs=jobs
+            )
+        elif against_inputs:
+            raise UsageError("an extracted adapter cannot be computed anew here", hint="Run `ingot extract` again.")
     _show(session.output, found)
 
 
