@@ -19,7 +19,7 @@ from ingot.adapters.factor import Factor
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.checkpoint.locate import locate
 from ingot.errors import AdapterError, BaseError, MissingComponent, OutputError, ResourceError
-from ingot.plan.budget import budget
+from ingot.plan.budget import budget, for_gguf
 from ingot.plan.build import build
 from ingot.plan.model import Options, Plan
 from ingot.plan.resolve import Weighted
@@ -30,6 +30,8 @@ from ingot.storage.inputs import InputFile
 from ingot.version import __version__
 
 if TYPE_CHECKING:
+    from ingot.engine.outcome import Sink
+    from ingot.quantize.gguf.document import Document
     from ingot.engine.outcome import Outcome
 
 #: Beside the payload a run needs room for side files, the record and the filesystem's own blocks.
@@ -38,13 +40,17 @@ SPARE_NBYTES = 16 << 20
 
 @dataclass
 class Job:
-    """An open base, its open adapters, and the plan of merging them. Close it, or use it as a context manager."""
+    """An open base, its open adapters, and the plan of merging them. Close it, or use it as a context manager.
+
+    `document` are the GGUF files that the plan asks for; None where it makes safetensors shards.
+    """
 
     base: Checkpoint
     adapters: tuple[Weighted, ...]
     plan: Plan
     target: Path | None
     jobs: int
+    document: Document | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -97,9 +103,21 @@ class Job:
             restart=restart,
             memory=memory or DigestMemory(),
         )
-        outcome = execute(self.plan, self.base.inputs, self.adapter_files, self.target, run, finish)
+        outcome = execute(self.plan, self.base.inputs, self.adapter_files, self.target, run, finish, self._sink())
         pace.remember(outcome.written_nbytes, outcome.seconds)
         return outcome
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a run writes, beside small files."""
+        return self.document.nbytes if self.document else sum(shard.nbytes for shard in self.plan.shards)
+
+    def _sink(self) -> Sink | None:
+        if self.document is None:
+            return None
+        from ingot.quantize.gguf.run import GgufSink
+
+        return GgufSink(self.document)
 
     def _check_room(self) -> None:
         cost = self.plan.budget
@@ -122,6 +140,7 @@ def prepare(
     *,
     target: Path | None = None,
     jobs: int | None = None,
+    imatrix: Path | None = None,
 ) -> Job:
     """Open base and adapters and plan their merge; reads headers, configs and a few rows, writes nothing.
 
@@ -131,12 +150,13 @@ def prepare(
         options: what changes the output's bytes.
         target: the directory to be made; its disk's free space goes into the plan.
         jobs: threads that compute; default as many as the cores it may use.
+        imatrix: the importance matrix of `options.gguf`.
 
     Raises:
         BaseError, AdapterError, MismatchError, UnsafeInputError: what does not hold, before a weight is read.
     """
     options = options or Options()
-    if not adapters:
+    if not adapters and options.gguf is None:
         raise AdapterError("no adapter was named", hint="Type `ingot merge BASE ADAPTER -o OUT`.")
     opened: list[Weighted] = []
     checkpoint = Checkpoint.open(locate(base, what="base", error=BaseError))
@@ -154,12 +174,25 @@ def prepare(
             jobs=workers,
             measured=pace.recall(),
         )
-        return Job(checkpoint, tuple(opened), replace(plan, budget=cost), target, workers)
+        document = _document(plan, checkpoint, opened, imatrix)
+        if document is not None:
+            cost = for_gguf(cost, document.nbytes)
+        return Job(checkpoint, tuple(opened), replace(plan, budget=cost), target, workers, document)
     except BaseException:
         checkpoint.close()
         for weighted in opened:
             weighted.close()
         raise
+
+
+def _document(
+    plan: Plan, base: Checkpoint, adapters: Sequence[Weighted], imatrix: Path | None
+) -> Document | None:
+    if plan.options.gguf is None:
+        return None
+    from ingot.quantize.gguf.run import document_of
+
+    return document_of(plan, base.inputs, [weighted.inputs for weighted in adapters], imatrix)
 
 
 def cores() -> int:

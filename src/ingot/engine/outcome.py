@@ -27,9 +27,32 @@ class FileDigest:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Bytes [begin, end) of a file that is no shard: a tensor, with its padding, or the header, which has no name.
+
+    `sha256` is that of the file from its first byte to `end`.
+    """
+
+    op: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    sha256: str
+
+
 @dataclass
 class Outcome:
-    """What a run did, for the record. `shards` and `results` go together; `resumed` were finished by an earlier run."""
+    """What a run did, for the record.
+
+    Attributes:
+        running: of each shard, the sha256 of the file up to the end of each tensor.
+        stretches: of each large file that is no shard.
+        resumed: files that an earlier run had finished.
+        backends: who computed what, where that may matter for the bytes.
+    """
 
     plan: Plan
     files: list[FileDigest] = field(default_factory=list)
@@ -37,7 +60,9 @@ class Outcome:
     adapter_files: list[list[FileDigest]] = field(default_factory=list)
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sampled: dict[str, Sampled] = field(default_factory=dict)
+    stretches: dict[str, tuple[Stretch, ...]] = field(default_factory=dict)
     resumed: list[str] = field(default_factory=list)
+    backends: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     written_nbytes: int = 0
     seconds: float = 0.0

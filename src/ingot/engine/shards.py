@@ -111,8 +111,8 @@ def _from_journal(sha256: str, extra: Mapping[str, object]) -> ShardResult:
     )
 
 
-def _small_files(plan: Plan, base: Files, adapters: Sequence[Files]) -> dict[str, bytes]:
-    """The side files' bytes, and the index."""
+def side_files(plan: Plan, base: Files, adapters: Sequence[Files]) -> dict[str, bytes]:
+    """The bytes of the plan's side files, config.json among them."""
     files: dict[str, bytes] = {}
     for side in plan.side_files:
         if side.content is not None:
@@ -120,6 +120,12 @@ def _small_files(plan: Plan, base: Files, adapters: Sequence[Files]) -> dict[str
         else:
             source = (base if side.origin == "base" else adapters[int(side.origin)])[side.name]
             files[side.name] = source.read(0, source.nbytes)
+    return files
+
+
+def _small_files(plan: Plan, base: Files, adapters: Sequence[Files]) -> dict[str, bytes]:
+    """The side files' bytes, and the index."""
+    files = side_files(plan, base, adapters)
     if plan.index_name is not None:
         weight_map = {ref.name: shard.file for shard in plan.shards for ref in shard.header.tensors}
         files[plan.index_name] = build_index(weight_map, plan.payload_nbytes, {})

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ingot.adapters.terms import LowRank
+from ingot.checkpoint.quantized.encoded import Encoded
+from ingot.checkpoint.reading import KEPT_NBYTES as KEPT_PARTS_NBYTES
 from ingot.combine.combined import Combined
 from ingot.kernels.grid import TileGrid
 from ingot.plan.model import Budget, Op, Plan, Rounding
@@ -23,6 +27,8 @@ WRITERS_NBYTES = 32 << 20
 PRESERVE_NBYTES = 4 << 20
 #: A worker's temporaries where adapters are combined, beside one tile for each of them.
 COMBINED_NBYTES = 6 << 20
+#: A worker's temporaries while it decodes a tile of a quantized base.
+DECODING_NBYTES = 16 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.
 ASSUMED_NBYTES_PER_SECOND = 1.0e9
 
@@ -37,6 +43,9 @@ def budget(
     flops = sum(term.flops() for term in terms)
     whole = max((4 * 3 * math.prod(t.shape) for t in terms if t.needs == "whole"), default=0)
     largest = max((4 * sum(math.prod(f.shape) for f in t.factors()) for t in terms), default=0)
+    decoded = [op.source for op in plan.ops if isinstance(op.source, Encoded)]
+    kept = max((getattr(t, "kept_nbytes", 0) for t in terms), default=0)
+    drawn = max((getattr(t, "drawn_nbytes", 0) for t in terms), default=0)
     preserved = max((_basis_nbytes(op) for op in plan.ops), default=0) * len(plan.adapters)
     rate = measured or ASSUMED_NBYTES_PER_SECOND
     return Budget(
@@ -49,6 +58,9 @@ def budget(
         + min(KEPT_NBYTES, 2 * adapter_nbytes)
         + max(0, largest - KEPT_NBYTES)
         + whole
+        + max(0, kept - KEPT_NBYTES)
+        + drawn
+        + _decoding_nbytes(decoded, jobs)
         + preserved
         + jobs * max((_combined_nbytes(op) for op in plan.ops), default=0)
         + (jobs * PRESERVE_NBYTES if preserved else 0),
@@ -58,11 +70,29 @@ def budget(
     )
 
 
+def _decoding_nbytes(sources: Sequence[Encoded], jobs: int) -> int:
+    """Parts that stay in memory, and a worker's temporaries; see `checkpoint.reading`."""
+    if not sources:
+        return 0
+    kept = max(source.kept_nbytes for source in sources)
+    return jobs * DECODING_NBYTES + (KEPT_PARTS_NBYTES + 2 * kept if kept else 0)
+
+
 def _combined_nbytes(op: Op) -> int:
     """The deltas of a tile, one for each adapter, and what is made of them."""
     tiles = max((len(p.term.contributions) for p in op.terms if isinstance(p.term, Combined)), default=0)
     grid = TileGrid(*op.view)
     return 4 * grid.height * grid.columns * (tiles + 1) + COMBINED_NBYTES if tiles else 0
+
+
+#: Quantizing takes longer than moving: measured with the numpy quantizers, in bytes written a second.
+ASSUMED_GGUF_NBYTES_PER_SECOND = 10.0e6
+
+
+def for_gguf(shards: Budget, nbytes: int) -> Budget:
+    """The cost of a run that writes `nbytes` of GGUF instead of its shards."""
+    rate = ASSUMED_GGUF_NBYTES_PER_SECOND
+    return replace(shards, write_nbytes=nbytes, nbytes_per_second=rate, seconds=3.0 + nbytes / rate)
 
 
 def _basis_nbytes(op: Op) -> int:

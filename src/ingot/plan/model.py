@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from ingot.adapters.terms import Replace
+from ingot.checkpoint.quantized.encoded import Encoded, Source
 from ingot.formats.safetensors import Header
 from ingot.formats.strict_json import dumps_canonical
 from ingot.formats.tensor_ref import TensorRef
@@ -26,6 +27,7 @@ PLAN_VERSION = 1
 class OpKind(StrEnum):
     COPY = "copy"  # the base's bytes
     CAST = "cast"  # the base's values in another dtype
+    DECODE = "decode"  # the values of a quantized tensor
     CHANGE = "change"  # the base's values and terms
     REPLACE = "replace"  # the adapter's values in the place of the base's
     NEW = "new"  # a tensor that the base does not have under this name
@@ -46,7 +48,8 @@ class Op:
 
     Attributes:
         name, dtype, shape: as written.
-        source: the base tensor that it starts from, or whose place it takes; None where the base has neither.
+        source: the base tensor that it starts from, or whose place it takes: one on disk, or one that is decoded from
+            several; None where the base has neither.
         view: the tensor as a matrix (rows, columns), in which the terms are placed.
         terms: applied in this order.
         module: the module path that the plan's table shows for it.
@@ -57,7 +60,7 @@ class Op:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    source: TensorRef | None
+    source: Source | None
     view: tuple[int, int]
     terms: tuple[PlacedTerm, ...] = ()
     module: str = ""
@@ -70,6 +73,8 @@ class Op:
             return OpKind.NEW
         if self.terms:
             return OpKind.REPLACE if self.from_adapter else OpKind.CHANGE
+        if isinstance(self.source, Encoded):
+            return OpKind.DECODE
         return OpKind.COPY if self.source.dtype == self.dtype else OpKind.CAST
 
     @property
@@ -83,7 +88,8 @@ class Op:
     @property
     def computed(self) -> bool:
         """Whether the bytes go through the kernels, or are moved as they are."""
-        return bool(self.terms) or self.source is None or self.source.dtype != self.dtype
+        stored = isinstance(self.source, TensorRef) and self.source.dtype == self.dtype
+        return bool(self.terms) or not stored
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,23 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class GgufOptions:
+    """GGUF files instead of safetensors shards.
+
+    Attributes:
+        file_types: such as Q4_K_M, each once.
+        pre: llama.cpp's name of the pre-tokenizer, where the user says it.
+        split_nbytes: the most bytes of tensors in one file; 0 for one file.
+        imatrix_sha256: of the importance matrix.
+    """
+
+    file_types: tuple[str, ...]
+    pre: str | None = None
+    split_nbytes: int = 0
+    imatrix_sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user asked for, as far as it changes bytes.
 
@@ -181,6 +204,7 @@ class Options:
         method, density, lambda_, majority_sign, gamma, epsilon: how several adapters become one; see
             `combine.parameters`, None for the method's own number.
         take: numbers of adapters, counted from 1, whose whole tensors are used where several bring them.
+        gguf: None for safetensors shards.
     """
 
     dtype: str | None = None
@@ -196,6 +220,10 @@ class Options:
     gamma: float | None = None
     epsilon: float | None = None
     take: tuple[int, ...] = ()
+    component: str | None = None
+    expert_layout: str = "peft"
+    base_as: str = "stored"
+    gguf: GgufOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -220,8 +248,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     budget: Budget | None = None
-    component: str | None = None
-    expert_layout: str = "peft"
 
     @property
     def ops(self) -> tuple[Op, ...]:

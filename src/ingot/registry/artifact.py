@@ -52,6 +52,10 @@ class Artifact:
     def shards(self) -> tuple[str, ...]:
         return tuple(name for name in self.record.subjects if name.endswith(".safetensors"))
 
+    @property
+    def ggufs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.record.subjects if name.endswith(".gguf"))
+
 
 def list_names(path: Path) -> frozenset[str]:
     """Every name in the directory. Raises UsageError when it is none, or cannot be read."""

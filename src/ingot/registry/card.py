@@ -17,7 +17,7 @@ from ingot.version import __version__
 
 if TYPE_CHECKING:
     from ingot.engine.outcome import FileDigest, Outcome
-    from ingot.plan.model import AdapterInfo, BaseInfo, Plan
+    from ingot.plan.model import AdapterInfo, BaseInfo, GgufOptions, Plan
 
 CARD_NAME = "README.md"
 #: End of a class name in transformers -> the Hub's pipeline tag, and the Auto class that loads it.
@@ -47,8 +47,8 @@ def build_card(outcome: Outcome) -> bytes:
 
 def _front_matter(plan: Plan) -> Iterator[str]:
     yield f"base_model: {yaml_text(public_name(plan.base.name))}"
-    yield "base_model_relation: finetune"
-    yield "library_name: transformers"
+    yield f"base_model_relation: {'quantized' if plan.options.gguf else 'finetune'}"
+    yield "library_name: " + ("gguf" if plan.options.gguf else "transformers")
     tag, _ = _task(plan.base.model_class)
     if tag:
         yield f"pipeline_tag: {tag}"
@@ -58,7 +58,8 @@ def _front_matter(plan: Plan) -> Iterator[str]:
         yield f"license_name: {yaml_text('as-the-base')}"
         yield f"license_link: {yaml_text(license_file)}"
     yield "tags:"
-    yield from (f"- {yaml_text(tag)}" for tag in dict.fromkeys(["ingot", "merged", *_methods(plan)]))
+    tags = ["ingot", *(["merged"] if plan.adapters else []), *_methods(plan)]
+    yield from (f"- {yaml_text(tag)}" for tag in dict.fromkeys(tags))
 
 
 def yaml_text(text: str) -> str:
@@ -70,16 +71,28 @@ def yaml_text(text: str) -> str:
 def _text(outcome: Outcome) -> Iterator[str]:
     plan = outcome.plan
     names = " and ".join(markdown(public_name(info.name)) for info in plan.adapters)
-    yield f"# {markdown(public_name(plan.base.name))} with {names}"
+    title = markdown(public_name(plan.base.name))
+    yield f"# {title} with {names}" if names else f"# {title}"
     yield ""
-    yield f"The base model with its adapters merged into the weights by ingot {__version__}:"
-    yield f"{_formula(plan)}, rounded once. {_untouched(plan)}"
+    if plan.options.gguf:
+        types = ", ".join(plan.options.gguf.file_types)
+        yield f"GGUF files ({types}) by ingot {__version__}, in one pass from the checkpoint. What each tensor became:"
+        yield "`ingot.tensors.jsonl`."
+        yield ""
+    if plan.adapters:
+        yield f"The base model with its adapters merged into the weights by ingot {__version__}:"
+        yield f"{_formula(plan)}, rounded once. {_untouched(plan)}"
     yield ""
     yield from ("## How it was made", "", "```bash", command(plan), "```", "")
-    yield from _adapter_table(plan.adapters, outcome.adapter_files)
+    if plan.adapters:
+        yield from _adapter_table(plan.adapters, outcome.adapter_files)
     yield from ("", "`ingot.json` records every input and output with its digest, `ingot.tensors.jsonl` every tensor.")
     yield from ("", "## How to verify it", "", "```bash", "ingot verify . --read", "```")
-    yield from ("", "## How to load it", "", "```python", *_loading(plan.base.model_class), "```")
+    if plan.options.gguf:
+        gguf = next(file.name for file in sorted(outcome.files, key=lambda file: file.name) if ".gguf" in file.name)
+        yield from ("", "## How to run it", "", "```bash", f"llama-cli -m {shlex.quote(gguf)}", "```")
+    else:
+        yield from ("", "## How to load it", "", "```python", *_loading(plan.base.model_class), "```")
     license_file = _license_file(plan)
     if license_file:
         yield from ("", "## License", "", f"That of the base: see [{markdown(license_file)}](<{license_file}>).")
@@ -100,7 +113,7 @@ def _untouched(plan: Plan) -> str:
 def command(plan: Plan) -> str:
     """The recipe as a command line."""
     options = plan.options
-    words = ["ingot", "merge", _spec(plan.base)]
+    words = ["ingot", "merge" if plan.adapters else "quantize", _spec(plan.base)]
     words += [_weighted(info) for info in plan.adapters]
     words += ["--dtype", _DTYPES.get(options.dtype, options.dtype)] if options.dtype else []
     words += ["--rounding", options.rounding] if options.rounding != "nearest" else []
@@ -110,7 +123,15 @@ def command(plan: Plan) -> str:
     words += ["--component", options.component] if options.component else []
     words += ["--expert-layout", options.expert_layout] if options.expert_layout != "peft" else []
     words += _combining(options)
+    words += _gguf(options.gguf) if options.gguf else []
     return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])
+
+
+def _gguf(options: GgufOptions) -> Iterator[str]:
+    yield from ("--to", ",".join(f"gguf:{name}" for name in options.file_types))
+    yield from ("--pre", options.pre) if options.pre else ()
+    yield from ("--split-size", str(options.split_nbytes)) if options.split_nbytes else ()
+    yield from ("--imatrix", f"sha256:{options.imatrix_sha256[:12]}") if options.imatrix_sha256 else ()
 
 
 def _combining(options: Options) -> Iterator[str]:

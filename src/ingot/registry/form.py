@@ -102,7 +102,13 @@ class Dtypes(Struct, frozen=True):
 
 
 class Internals(Struct, frozen=True):
-    """What else decides the bytes. `formulas`: how many terms have each; `libraries`: versions."""
+    """What else decides the bytes.
+
+    Attributes:
+        formulas: how many terms have each.
+        libraries: versions.
+        backends: who quantized each ggml type.
+    """
 
     plan_digest: Sha256
     plan_version: Natural
@@ -116,6 +122,7 @@ class Internals(Struct, frozen=True):
     cpu_capability: str
     ingot: str
     libraries: dict[str, str]
+    backends: dict[str, str] = field(default_factory=dict)
 
 
 class BuildDefinition(Struct, frozen=True):

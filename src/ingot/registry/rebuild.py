@@ -53,7 +53,9 @@ def _on_the_hub(record: Record, of: str, spec: BaseSpec | AdapterSpec) -> str:
     return f"{spec.name}@{at}" if at else spec.name
 
 
-def check_against(artifact: Artifact, base: str, adapters: Sequence[str], reading: Reading) -> Iterator[Check]:
+def check_against(
+    artifact: Artifact, base: str, adapters: Sequence[str], reading: Reading, imatrix: Path | None = None
+) -> Iterator[Check]:
     """Three questions, each asked only when the one before it was answered with yes.
 
     Raises:
@@ -68,7 +70,7 @@ def check_against(artifact: Artifact, base: str, adapters: Sequence[str], readin
     from ingot.merge import prepare
 
     weighted = [(spec, entry.weight) for spec, entry in zip(adapters, record.recipe.adapters, strict=True)]
-    with prepare(base, weighted, record.recipe.options) as job:
+    with prepare(base, weighted, record.recipe.options, imatrix=imatrix) as job:
         plan = as_recorded(job.plan, record)
         planned = list(answer("plan", _plan_faults(plan, artifact), f"the same plan: {plan.digest[:12]}"))
         yield from planned
@@ -120,7 +122,7 @@ def _plan_faults(plan: Plan, artifact: Artifact) -> Iterator[str]:
         yield f"made under plan version {internals.plan_version} by ingot {internals.ingot}, not under {PLAN_VERSION}"
     elif plan.digest != internals.plan_digest:
         yield f"this ingot plans something else: {plan.digest[:12]} instead of {internals.plan_digest[:12]}"
-    for shard in plan.shards:
+    for shard in plan.shards if plan.options.gguf is None else ():
         file = artifact.files.get(shard.file)
         if file is None or file.nbytes != shard.nbytes:
             yield f"{shard.file}: not the {shard.nbytes} bytes of the plan"
@@ -131,6 +133,9 @@ def _differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> 
     from ingot.engine.recompute import recompute
 
     record = artifact.record
+    if job.document is not None:
+        yield from _gguf_differences(job, plan, artifact, reading)
+        return
     differing = recompute(
         plan, job.base.inputs, job.adapter_files, artifact.files,
         device=_device(record), stop=reading.stop, progress=reading,
@@ -145,6 +150,26 @@ def _differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> 
             yield f"{name}: not what the plan makes"
     planned = expected.keys() | {shard.file for shard in plan.shards} | {CARD_NAME, TABLE_NAME}
     yield from (f"{name}: no file of the plan" for name in record.subjects.keys() - planned)
+
+
+def _gguf_differences(job: Job, plan: Plan, artifact: Artifact, reading: Reading) -> Iterator[str]:
+    """The GGUF files, computed again, and what is no file of the plan."""
+    from ingot.quantize.gguf.run import differences
+
+    assert job.document is not None
+    record, document = artifact.record, job.document
+    if document.backends != record.internals.backends:
+        yield f"quantized by {record.internals.backends}, and here by {dict(document.backends)}"
+    files = {file.name for of in document.formats for file in of.files}
+    missing = sorted(files - artifact.files.keys())
+    yield from (f"{name}: missing" for name in missing)
+    yield from (f"{name}: no file of the plan" for name in record.subjects.keys() - files - {CARD_NAME, TABLE_NAME})
+    if missing:
+        return
+    for file, tensor in differences(
+        document, plan, job.base.inputs, job.adapter_files, artifact.files, device=_device(record), progress=reading
+    ):
+        yield f"{file}: {f'tensor {tensor}' if tensor else 'the header'} differs{_elsewhere(record)}"
 
 
 def _small_digests(plan: Plan, record: Record) -> dict[str, str | None]:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ingot.plan.model import AdapterInfo, BaseInfo
 
 #: Libraries whose version may matter for the bytes or for the names of tensors.
-_LIBRARIES = ("torch", "numpy", "transformers", "safetensors", "huggingface_hub")
+_LIBRARIES = ("torch", "numpy", "transformers", "safetensors", "huggingface_hub", "gguf", "tokenizers")
 
 
 def finish(outcome: Outcome) -> tuple[Mapping[str, bytes], Callable[[Outcome], bytes]]:
@@ -116,6 +116,7 @@ def _internals(outcome: Outcome) -> Internals:
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         ingot=__version__,
         libraries=_versions(),
+        backends=outcome.backends,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ingot.errors import CheckFailed, IngotError
+from ingot.formats.gguf import read_gguf
 from ingot.formats.index import MAX_INDEX_NBYTES, check_agreement, parse_index
 from ingot.formats.safetensors import Header, read_header
 from ingot.formats.strict_json import MAX_NBYTES, loads
@@ -23,6 +24,12 @@ def check_structure(artifact: Artifact, reading: Reading) -> tuple[list[Check], 
     headers: dict[str, Header] = {}
     table, table_faults = _table(artifact, reading)
     shards = len(artifact.shards)
+    if artifact.ggufs:
+        return [
+            *answer("files", file_faults(artifact), f"{len(artifact.files)} files, none missing, none extra"),
+            *answer("tensor table", table_faults, f"{TABLE_NAME} is well formed"),
+            *answer("headers", _gguf_faults(artifact, table, reading), f"{len(artifact.ggufs)} GGUF as in the table"),
+        ], table
     checks = [
         *answer("files", file_faults(artifact), f"{len(artifact.files)} files, none missing, none extra"),
         *answer("tensor table", table_faults, f"{TABLE_NAME} is well formed"),
@@ -43,7 +50,7 @@ def _table(artifact: Artifact, reading: Reading) -> tuple[Table | None, list[str
     except IngotError as error:
         return None, [f"{TABLE_NAME}: {told(error)}"]
     reading(file.nbytes)
-    odd = sorted(table.rows.keys() ^ set(artifact.shards))
+    odd = sorted(table.rows.keys() ^ {*artifact.shards, *artifact.ggufs})
     return table, [f"{name}: in one of record and {TABLE_NAME}, not in both" for name in odd]
 
 
@@ -63,6 +70,25 @@ def _header_faults(
         reading(header.nbytes)
         if table is not None:
             yield from _disagreements(name, header, table.rows.get(name, ()))
+
+
+def _gguf_faults(artifact: Artifact, table: Table | None, reading: Reading) -> Iterator[str]:
+    for name in artifact.ggufs:
+        file = artifact.files.get(name)
+        if file is None:
+            continue
+        try:
+            header = read_gguf(file.fd, file=name)
+        except IngotError as error:
+            yield f"{name}: {told(error)}"
+            continue
+        reading(header.nbytes)
+        rows = table.rows.get(name, ()) if table is not None else ()
+        if rows and rows[0].sha256 != header.sha256:
+            yield f"{name}: the header's bytes were changed"
+        found = [(ref.name, ref.type, ref.shape, ref.begin) for ref in header.tensors]
+        if rows and found != [(row.name, row.dtype, row.shape, row.begin) for row in rows[1:]]:
+            yield f"{name}: the header does not have the tensors of {TABLE_NAME}"
 
 
 def _disagreements(name: str, header: Header, rows: tuple[Row, ...]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """ingot.tensors.jsonl: one line for each tensor, in file order, and one for each shard's header.
 
     {"op": "header", "file", "begin": 0, "end", "sha256"}
-    {"op": "copy" | "cast" | "decode" | "change" | "replace" | "new", "name", "dtype", "shape", "file", "begin", "end", "sha256", ...}
+    {"op", "name", "dtype", "shape", "file", "begin", "end", "sha256", ...}     op: copy, cast, decode, change, replace,
+                                                                               new; quantize in a GGUF
     {"op": "dropped", "name", "reason"}
 
 `[begin, end)` are file offsets. `sha256` is the digest of the *file* from its first byte to `end`, so that one pass
@@ -25,7 +26,7 @@ from ingot.formats.strict_json import dumps_canonical, loads
 from ingot.registry.form import Natural, Sha256
 
 if TYPE_CHECKING:
-    from ingot.engine.outcome import Outcome
+    from ingot.engine.outcome import Outcome, Stretch
     from ingot.plan.model import Op
     from ingot.storage.inputs import InputFile
 
@@ -100,7 +101,7 @@ def read_table(file: InputFile) -> Table:
 
 def _lines(outcome: Outcome) -> Iterator[dict[str, object]]:
     plan = outcome.plan
-    for shard in plan.shards:
+    for shard in plan.shards if not outcome.stretches else ():
         header = shard.header
         yield {"op": "header", "file": shard.file, "begin": 0, "end": header.nbytes, "sha256": header.sha256}
         for ref, op, running in zip(header.tensors, shard.ops, outcome.running[shard.file], strict=True):
@@ -109,8 +110,15 @@ def _lines(outcome: Outcome) -> Iterator[dict[str, object]]:
                 "file": shard.file, "begin": ref.begin, "end": ref.end, "sha256": running,
                 **_summary(op), **_sampled(outcome, op),
             }  # fmt: skip
+    for file, stretches in outcome.stretches.items():
+        yield from ({"file": file, **_stretch(stretch)} for stretch in stretches)
     for name, reason in sorted(plan.dropped.items()):
         yield {"op": "dropped", "name": name, "reason": reason}
+
+
+def _stretch(stretch: Stretch) -> dict[str, object]:
+    own = {} if not stretch.name else {"name": stretch.name, "dtype": stretch.dtype, "shape": list(stretch.shape)}
+    return {"op": stretch.op, **own, "begin": stretch.begin, "end": stretch.end, "sha256": stretch.sha256}
 
 
 def _summary(op: Op) -> dict[str, object]:

@@ -1,0 +1,26 @@
+"""Qwen2 and 2.5, Qwen3, and their mixtures of experts: GGUF's "qwen2", "qwen3", "qwen2moe", "qwen3moe"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ingot.quantize.gguf.architecture import Config
+from ingot.quantize.gguf.architectures.family import Family
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+
+def describe_experts(config: Config, writer: GGUFWriter) -> None:
+    """Sizes of the experts' hidden layers."""
+    if config.get("moe_intermediate_size") is not None:
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if config.get("shared_expert_intermediate_size") is not None:
+        writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
+
+
+QWEN2 = Family("qwen2", ("Qwen2ForCausalLM",))
+QWEN3 = Family("qwen3", ("Qwen3ForCausalLM",))
+QWEN2_MOE = Family("qwen2moe", ("Qwen2MoeForCausalLM",), describe_more=describe_experts)
+QWEN3_MOE = Family("qwen3moe", ("Qwen3MoeForCausalLM",), describe_more=describe_experts)
+ARCHITECTURES = (QWEN2, QWEN3, QWEN2_MOE, QWEN3_MOE)

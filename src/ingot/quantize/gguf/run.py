@@ -1,0 +1,116 @@
+"""GGUF as the sink of a run: `ingot merge --to gguf:Q4_K_M`, `ingot quantize`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingot.engine.merged import MergedRows
+from ingot.engine.outcome import FileDigest, Files, Outcome, Run, Stretch
+from ingot.engine.shards import side_files
+from ingot.errors import UsageError
+from ingot.plan.model import Plan
+from ingot.quantize.gguf.assemble import Assembler, units
+from ingot.quantize.gguf.document import Document, make_document
+from ingot.quantize.gguf.imatrix import read_imatrix
+from ingot.quantize.gguf.layout import GgufFile
+from ingot.quantize.gguf.sink import Written, quantized, write
+from ingot.storage.staging import Staging
+
+
+def document_of(plan: Plan, base: Files, adapters: Sequence[Files], imatrix: Path | None) -> Document:
+    """The files that the plan's `options.gguf` asks for. `imatrix` is the file that it has the digest of.
+
+    Raises what `make_document` raises, and UsageError for another importance matrix than the plan's.
+    """
+    options = plan.options.gguf
+    if options is None:
+        raise ValueError("the plan is none for GGUF")
+    importance = None
+    if options.imatrix_sha256 is not None:
+        if imatrix is None or digest_of(imatrix) != options.imatrix_sha256:
+            raise UsageError(
+                "this needs the importance matrix that the files were made with", expected=options.imatrix_sha256,
+                found=imatrix, hint="Name it with --imatrix FILE.",
+            )  # fmt: skip
+        importance = read_imatrix(imatrix)
+    return make_document(plan, side_files(plan, base, adapters), options, importance)
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file. Raises UsageError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError("cannot read the importance matrix", where=path, found=error.strerror) from error
+
+
+@dataclass(frozen=True)
+class GgufSink:
+    """See `engine.outcome.Sink`."""
+
+    document: Document
+
+    def identity(self) -> Mapping[str, str]:
+        return {"quantizers": " ".join(f"{of}:{by}" for of, by in self.document.backends.items())}
+
+    def write(
+        self, plan: Plan, base: Files, adapters: Sequence[Files], staging: Staging, run: Run, outcome: Outcome
+    ) -> Mapping[str, str]:
+        outcome.backends = dict(self.document.backends)
+        formats, assembler = self.document.formats, _assembler(plan, base, adapters, run.device)
+        written = write(formats, assembler, staging, jobs=run.jobs, stop=run.stop, progress=run.progress)
+        files = {file.name: file for of in formats for file in of.files}
+        for done in written:
+            outcome.files.append(FileDigest(done.name, done.nbytes, done.sha256))
+            outcome.stretches[done.name] = stretches(files[done.name], done)
+            if done.resumed:
+                outcome.resumed.append(done.name)
+                run.progress(done.nbytes)
+            else:
+                outcome.written_nbytes += done.nbytes
+        return {}
+
+
+def _assembler(plan: Plan, base: Files, adapters: Sequence[Files], device: str) -> Assembler:
+    merged = MergedRows(base, adapters, device, trust_base=plan.options.accept_nonfinite_base)
+    return Assembler({op.name: op for op in plan.ops}, merged)
+
+
+def stretches(file: GgufFile, written: Written) -> tuple[Stretch, ...]:
+    """The file's header and tensors, each up to the next one's first byte."""
+    ends = [*(entry.begin for entry in file.entries), file.nbytes]
+    found = [Stretch("header", "", "", (), 0, ends[0], written.running[0])]
+    for entry, end, running in zip(file.entries, ends[1:], written.running[1:], strict=True):
+        found.append(Stretch("quantize", entry.tensor.name, entry.type, entry.tensor.shape, entry.begin, end, running))
+    return tuple(found)
+
+
+def differences(
+    document: Document,
+    plan: Plan,
+    base: Files,
+    adapters: Sequence[Files],
+    artifact: Files,
+    *,
+    device: str,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[str, str]]:
+    """Every tensor of the artifact's files that differs from what the plan makes: (file, tensor; "" for the header)."""
+    assembler = _assembler(plan, base, adapters, device)
+    told: set[tuple[str, str]] = set()
+    for of in document.formats:
+        for file in of.files:
+            if artifact[file.name].read(0, len(file.header)) != file.header:
+                yield file.name, ""
+            for entry in file.entries:
+                for begin, end in units(entry.tensor):
+                    data = quantized(of, entry, assembler.rows(entry.tensor, begin, end), begin)
+                    found = artifact[file.name].read(entry.begin + begin * entry.row_nbytes, data.nbytes)
+                    if data != found and (file.name, entry.tensor.name) not in told:
+                        told.add((file.name, entry.tensor.name))
+                        yield file.name, entry.tensor.name
+                    progress(data.nbytes)

@@ -1,0 +1,84 @@
+"""A small model of every family that is written to GGUF, wide enough for blocks of 256, with the demo's tokenizer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ingot.demo
+from tests.tiny_models import build
+
+TOKENIZER = Path(ingot.demo.__file__).parent / "data" / "ingot-demo-base"
+#: What belongs to the tokenizer there.
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 2048, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+WITH_HEAD_DIM = {**SIZES, "head_dim": 64}
+LLAMA3_ROPE = {
+    "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}  # fmt: skip
+LONG_ROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [1.0 + i / 8 for i in range(32)],
+    "short_factor": [1.0 + i / 64 for i in range(32)], "original_max_position_embeddings": 128,
+}  # fmt: skip
+#: Name -> model class, config class, settings.
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", SIZES),
+    "llama3": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "rope_parameters": LLAMA3_ROPE}),
+    "llama_tied": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "tie_word_embeddings": True}),
+    "llama_narrow": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "hidden_size": 320, "intermediate_size": 448}),
+    "mistral": ("MistralForCausalLM", "MistralConfig", SIZES),
+    "mixtral": ("MixtralForCausalLM", "MixtralConfig", {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {**SIZES, "vocab_size": 2304}),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", WITH_HEAD_DIM),
+    "qwen2_moe": (
+        "Qwen2MoeForCausalLM", "Qwen2MoeConfig",
+        {**SIZES, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+         "shared_expert_intermediate_size": 256},
+    ),
+    "qwen3_moe": (
+        "Qwen3MoeForCausalLM", "Qwen3MoeConfig",
+        {**WITH_HEAD_DIM, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256},
+    ),
+    "gemma": ("GemmaForCausalLM", "GemmaConfig", WITH_HEAD_DIM),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", WITH_HEAD_DIM),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", WITH_HEAD_DIM),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", SIZES),
+    "phi3_long": ("Phi3ForCausalLM", "Phi3Config", {**SIZES, "rope_parameters": LONG_ROPE}),
+    "granite": (
+        "GraniteForCausalLM", "GraniteConfig",
+        {**SIZES, "attention_multiplier": 0.1, "embedding_multiplier": 2.0, "residual_multiplier": 0.5,
+         "logits_scaling": 4.0},
+    ),
+    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", SIZES),
+    "starcoder2": ("Starcoder2ForCausalLM", "Starcoder2Config", SIZES),
+    "smollm3": ("SmolLM3ForCausalLM", "SmolLM3Config", SIZES),
+    "falcon": (
+        "FalconForCausalLM", "FalconConfig",
+        {"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_kv_heads": 2,
+         "new_decoder_architecture": True, "bias": False, "parallel_attn": True, "bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "falcon_multi_query": (
+        "FalconForCausalLM", "FalconConfig",
+        {"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "multi_query": True,
+         "bias": False, "parallel_attn": True, "new_decoder_architecture": False, "bos_token_id": 1, "eos_token_id": 2},
+    ),
+}  # fmt: skip
+
+
+def save_model(name: str, directory: Path, dtype: Any) -> Path:
+    """The model and the tokenizer in `directory`."""
+    model_class, config_class, settings = MODELS[name]
+    build(model_class, config_class, **settings).to(dtype).save_pretrained(directory)
+    for file in FILES:
+        if (TOKENIZER / file).exists():
+            shutil.copy(TOKENIZER / file, directory / file)
+    return directory
+
+
