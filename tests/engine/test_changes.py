@@ -7,11 +7,14 @@ import torch
 
 from ingot.adapters.dora import Dora
 from ingot.adapters.factor import Factor
-from ingot.adapters.terms import LowRank, Replace
+from ingot.adapters.forms import Rewritten, Whole
+from ingot.adapters.terms import Apply, Load, LowRank, Needs, Replace
 from ingot.engine.changes import Changes
 from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.tile import apply_changes
-from ingot.plan.model import Op, PlacedTerm
+from ingot.naming.placed import Beside, PlacedTerm
+from ingot.naming.placement import Placement
+from ingot.plan.model import Op
 from ingot.plan.resolve import whole
 
 ROWS, COLUMNS = 700, 500  # two tiles
@@ -37,3 +40,43 @@ def test_a_norm_over_the_rows_is_taken_of_the_matrix_wherever_it_comes_from(brou
     apply_changes(found, 0, changes.of(op, 0, ROWS))
     V = values["W"].double() + 0.5 * (values["B"].double() @ values["A"].double()).T
     torch.testing.assert_close(found.double(), values["m"] / V.norm(dim=0) * V, rtol=1e-5, atol=1e-6)
+
+
+def test_a_term_sees_another_parameter_of_its_module_block_by_block_wherever_it_stands() -> None:
+    """W[700, 500] in two tensors: rows from 300 on as they are, the others as columns of a wider, transposed one."""
+    generator = torch.Generator().manual_seed(5)
+    W = torch.randn(ROWS, COLUMNS, generator=generator)
+    fused = torch.randn(COLUMNS + 20, 900, generator=generator)
+    fused[20:, 50:350] = W[:300].T
+    tensors = {"fused": fused, "rest": torch.cat([torch.randn(7, COLUMNS, generator=generator), W[300:]])}
+    refs = {name: TensorRef(name, "F32", tuple(t.shape), "file", 0, t.nbytes) for name, t in tensors.items()}
+    blocks = (
+        (refs["fused"], Placement("fused", (1, COLUMNS + 20, 900), 0, (0, 300), (0, COLUMNS), 0, 20, 50, True)),
+        (refs["rest"], Placement("rest", (1, ROWS - 293, COLUMNS), 0, (300, ROWS), (0, COLUMNS), disk_row=7)),
+    )
+    seen = torch.full((ROWS, COLUMNS), torch.nan)
+
+    class Looking:
+        """A rewrite that copies what stands beside it."""
+
+        formula, shape, needs, beside = "b", (1, 3), Needs.TILE, ("weight",)
+
+        def factors(self) -> tuple[Factor, ...]:
+            return ()
+
+        def make(self, load: Load, whole: Whole, /) -> Apply:
+            for row, column, block in whole.beside("weight"):
+                assert torch.isnan(seen[row : row + len(block), column : column + block.shape[1]]).all()
+                seen[row : row + len(block), column : column + block.shape[1]] = block
+            return lambda tile, row: None
+
+        def flops(self) -> int:
+            return 0
+
+    op = Op("b", "F32", (3,), refs["rest"], (1, 3), (whole(Rewritten(Looking()), (Beside("weight", blocks),)),))
+
+    def read(ref: TensorRef, first: int, last: int) -> memoryview:
+        return memoryview(bytearray(tensors[ref.name].numpy().reshape(-1)[first:last].tobytes()))
+
+    Changes(lambda factor: factor.of(W), read, torch.device("cpu")).of(op, 0, 1)
+    assert torch.equal(seen, W)

@@ -29,7 +29,7 @@ def test_a_model_with_some_biases_is_pefts(judge: Judge) -> None:
 
 
 def test_the_bias_of_a_tied_head_sees_the_weight_that_it_is_tied_to(judge: Judge, tmp_path: Path) -> None:
-    """PEFT merges such a head and then stores the untrained one; the model that was trained decides."""
+    """PEFT's merge stores the embeddings changed and the head tied to them; here the model that was trained decides."""
     adapter = judge.adapter("bert", peft.GloraConfig(r=3, target_modules=["cls.predictions.decoder"]), "tied-head")
     merged(judge.base("bert"), adapter, tmp_path / "out")
     ids = torch.tensor([[1, 3, 5, 7, 3]])

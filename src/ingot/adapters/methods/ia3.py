@@ -72,8 +72,10 @@ class ScaledColumns:
         height = self.shape[0] // len(values)
 
         def apply(tile: torch.Tensor, row: int) -> None:
-            groups = torch.arange(row, row + len(tile), device=tile.device) // height
-            tile.mul_(values if len(values) == 1 else values[groups])
+            if len(values) == 1:
+                tile.mul_(values)
+            else:
+                tile.mul_(values[torch.arange(row, row + len(tile), device=tile.device) // height])
 
         return apply
 

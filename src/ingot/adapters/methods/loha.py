@@ -72,6 +72,10 @@ class HadamardOfCores:
     def rank(self) -> int:
         return self.b1.shape[0]
 
+    @property
+    def kept_nbytes(self) -> int:
+        return 8 * self.rank * self.shape[1]
+
     def factors(self) -> tuple[Factor, ...]:
         return (self.a1, self.b1, self.t1, self.a2, self.b2, self.t2)
 

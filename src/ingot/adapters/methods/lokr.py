@@ -48,6 +48,12 @@ class Kronecker:
     def rank(self) -> int | None:
         return next((pair[1].shape[0] for pair in (self.left, self.right) if len(pair) == 2), None)
 
+    @property
+    def kept_nbytes(self) -> int:
+        """w1 and w2, whose elements are those of the weight between them."""
+        w1 = self.left[0].shape[0] * self.left[-1].shape[1]
+        return 4 * (w1 + math.prod(self.shape) // max(1, w1))
+
     def factors(self) -> tuple[Factor, ...]:
         return (*self.left, *self.right, *([] if self.core is None else [self.core]))
 
