@@ -82,7 +82,7 @@ class Principal:
 
     def prepare(self, _load: Load, tiles: Tiles, /) -> Apply:
         left, right = self.decompose(gather(self.shape, tiles))
-        dtype = _torch_dtype(self.dtype)
+        dtype = torch_dtype(self.dtype)
 
         def apply(tile: torch.Tensor, row: int) -> None:
             tile.addmm_(left[row : row + len(tile)].to(tile.dtype), right.to(tile.dtype), alpha=-1)
@@ -111,7 +111,7 @@ class Principal:
         return 2 * rows * columns * self.rank + (22 if self.method is Method.SVD else 4) * rows * columns * short
 
 
-def _torch_dtype(name: str) -> torch.dtype:
+def torch_dtype(name: str) -> torch.dtype:
     import torch
 
     dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from ingot.adapters.terms import Load, Tiles
+from ingot.checkpoint.quantized.encoded import Source
 from ingot.combine.combined import Combined
 from ingot.combine.running import Found
 from ingot.engine.blocks import Block, blocks_of
-from ingot.formats.tensor_ref import TensorRef
 from ingot.kernels.dtypes import as_tensor
 from ingot.kernels.feedback import Preserve, Subspace
 from ingot.kernels.grid import TileGrid
@@ -27,7 +27,8 @@ from ingot.plan.model import Op, PlacedTerm, Rounding
 #: Prepared factors that are kept; the ones in use by a worker live as long as it needs them.
 KEPT_NBYTES = 16 << 20
 
-ReadSource = Callable[[TensorRef, int, int], memoryview]
+#: Elements [first, last) of a base's tensor, in the dtype that it is shown in.
+ReadSource = Callable[[Source, int, int], memoryview]
 #: The op's name, what was made of it, and its number.
 Key = tuple[str, str, int]
 
@@ -100,7 +101,8 @@ class Changes:
             else:
                 apply = placed.term.prepare(self._load, tiles)
             elements = sum(torch.Size(f.shape).numel() for f in placed.term.factors())
-            return BlockChange(placed.rows, placed.columns, apply), self._dtype.itemsize * elements
+            nbytes = self._dtype.itemsize * elements + getattr(placed.term, "kept_nbytes", 0)
+            return BlockChange(placed.rows, placed.columns, apply), nbytes
 
         change: BlockChange = self._made((op.name, "change", number), prepare)
         return change
@@ -166,7 +168,7 @@ class Changes:
         for ref, place in next(near.blocks for near in placed.beside if near.parameter == parameter):
             yield from self._blocks_of(ref, place)
 
-    def _blocks_of(self, ref: TensorRef, place: Placement) -> Iterator[tuple[int, int, torch.Tensor]]:
+    def _blocks_of(self, ref: Source, place: Placement) -> Iterator[tuple[int, int, torch.Tensor]]:
         row, column, height, width = place.block
         stack, rows, columns = place.view
         grid = TileGrid(stack * rows, columns)
@@ -181,7 +183,7 @@ class Changes:
                 yield place.rows[0] + first - row, place.columns[0], block
 
     def source_rows(self, op: Op, begin: int, end: int) -> torch.Tensor | None:
-        """Rows [begin, end) of the base's tensor as stored; None where the op's first term brings all of it."""
+        """Rows [begin, end) of the base's tensor as it is shown; None where the op's first term brings all of it."""
         if op.source is None or op.from_adapter:
             return None
         columns = op.view[1]

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ingot.checkpoint.quantized.encoded import Encoded
+from ingot.checkpoint.reading import read_elements
 from ingot.errors import NonFiniteError
 from ingot.formats.tensor_ref import DTYPE_NBYTES, TensorRef
 from ingot.kernels.finite import first_non_finite
@@ -85,8 +87,8 @@ class Step:
 
 def starts_from_base(op: Op) -> bool:
     """Whether the base's bytes, as they are, are what the op starts from."""
-    same = op.source is not None and op.source.dtype == op.dtype and op.source.shape == op.shape
-    return same and not op.from_adapter
+    stored = isinstance(op.source, TensorRef) and op.source.dtype == op.dtype and op.source.shape == op.shape
+    return stored and not op.from_adapter
 
 
 @dataclass
@@ -160,7 +162,7 @@ class ShardReader:
         window = data[step.begin - chunk.begin : step.end - chunk.begin]
         if step.piece is None:
             window[:] = self.shard.header_bytes[step.begin : step.end]
-        elif step.piece.op.source is not None and starts_from_base(step.piece.op):
+        elif isinstance(step.piece.op.source, TensorRef) and starts_from_base(step.piece.op):
             source = step.piece.op.source
             self._inputs[source.file].read_into(window, source.begin + step.begin - step.piece.at)
 
@@ -191,6 +193,7 @@ class ShardReader:
     def _check_copied(self, chunk: Chunk, piece: Piece, data: memoryview) -> None:
         """Copied tensors are checked too: what is served must be finite, whoever wrote it."""
         itemsize, source = piece.itemsize, piece.op.source
+        assert not isinstance(source, Encoded)  # what is decoded is not copied
         first = -(-(piece.begin - piece.at) // itemsize)
         last = (piece.end - piece.at) // itemsize
         if source is not None and last * itemsize < piece.end - piece.at:  # an element that the chunk's edge cuts
@@ -215,11 +218,3 @@ def _read_ahead(file: InputFile, chunk: Chunk) -> None:
     # subtle: several workers on one descriptor look random to the kernel, which then reads little ahead
     first = chunk.begin == 0
     file.will_need(0 if first else chunk.begin + AHEAD_NBYTES, AHEAD_NBYTES + CHUNK_NBYTES if first else CHUNK_NBYTES)
-
-
-def read_elements(inputs: Mapping[str, InputFile], source: TensorRef, first: int, last: int) -> memoryview:
-    """Elements [first, last) of a tensor in a file, as stored."""
-    itemsize = DTYPE_NBYTES[source.dtype]
-    raw = memoryview(bytearray((last - first) * itemsize))
-    inputs[source.file].read_into(raw, source.begin + first * itemsize)
-    return raw

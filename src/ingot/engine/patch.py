@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ingot.checkpoint.reading import DenseReader
 from ingot.engine.changes import Changes
-from ingot.engine.chunk import Piece, Sampled, read_elements, starts_from_base
+from ingot.engine.chunk import Piece, Sampled, starts_from_base
 from ingot.engine.factors import FactorReader
 from ingot.errors import NonFiniteError
 from ingot.kernels.dtypes import as_tensor
@@ -36,9 +37,7 @@ class Patcher:
         torch.set_num_threads(1)  # the workers are the threads
         self._device = torch.device(device)
         self._scratch_elements = max(TILE_ELEMENTS, widest_row)
-        self._changes = Changes(
-            FactorReader(adapters, self._device), lambda ref, a, b: read_elements(inputs, ref, a, b), self._device
-        )
+        self._changes = Changes(FactorReader(adapters, self._device), DenseReader(inputs), self._device)
         self._local = threading.local()
 
     def patch_tile(self, piece: Piece, tile: int, origin: int, data: memoryview, sampled: dict[str, Sampled]) -> None:

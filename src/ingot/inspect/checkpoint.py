@@ -26,8 +26,9 @@ def inspect_checkpoint(path: Path) -> Report:
 
 
 def _report(checkpoint: Checkpoint) -> Report:
-    tensors = list(checkpoint.tensors.values())
+    tensors = list(checkpoint.stored.values())
     counts = dtypes(tensors)
+    decoded, not_decoded = _decoded(checkpoint)
     patterns, rows = by_pattern(tensors)
     config, where = checkpoint.config, checkpoint.location
     biggest = sorted(tensors, key=lambda ref: -ref.nbytes)[:_MOST_BIGGEST]
@@ -36,7 +37,7 @@ def _report(checkpoint: Checkpoint) -> Report:
         "commit": where.commit,
         "architectures": config.get("architectures"),
         "model_type": config.get("model_type"),
-        "parameters": sum(counts.values()),
+        "parameters": sum(counts.values()) if decoded is None else sum(one.numel for one in checkpoint.tensors.values()),
         "tensors": len(tensors),
         "nbytes": checkpoint.nbytes,
         "dtypes": counts,
@@ -44,8 +45,10 @@ def _report(checkpoint: Checkpoint) -> Report:
             {"file": name, "nbytes": header.file_nbytes, "tensors": len(header.tensors)}
             for name, header in checkpoint.shards.items()
         ],
-        "tied": _tied(config, checkpoint.tensors),
+        "tied": _tied(config, checkpoint.stored),
         "quantization": _quantization(config),
+        "decoded": decoded,
+        "not_decoded": not_decoded,
         "side_files": list(checkpoint.side_files),
         "biggest": [
             {"name": ref.name, "dtype": ref.dtype, "shape": list(ref.shape), "nbytes": ref.nbytes} for ref in biggest
@@ -61,17 +64,24 @@ def _pairs(
     where = checkpoint.location
     architectures = facts["architectures"]
     kind = ", ".join(map(str, architectures)) if isinstance(architectures, list) else str(facts["model_type"])
-    size = f"{counted(len(checkpoint.shards), 'shard')}, {counted(len(checkpoint.tensors), 'tensor')}"
-    quantized = facts["quantization"]
+    size = f"{counted(len(checkpoint.shards), 'shard')}, {counted(len(checkpoint.stored), 'tensor')}"
     return (
         ("Model", f"{where.name} ({kind})" + (f", commit {where.commit[:12]}" if where.commit else "")),
-        ("Size", f"{parameters_text(sum(counts.values()))} parameters in {size}, {nbytes_text(checkpoint.nbytes)}"),
+        ("Size", f"{parameters_text(int(str(facts['parameters'])))} parameters in {size}, {nbytes_text(checkpoint.nbytes)}"),
         ("Dtypes", dtypes_text(counts)),
-        ("Quantized", f"by {quantized}; this version merges 16-bit and 32-bit weights only" if quantized else "no"),
+        ("Quantized", _quantized_text(facts)),
         ("Head", _HEAD_TEXT[facts["tied"] if isinstance(facts["tied"], bool) else None]),
         ("Files", listed(checkpoint.side_files, 12) or "none beside config.json"),
         ("Biggest", [f"{ref.name} {shape_text(ref.shape)} {ref.dtype}, {nbytes_text(ref.nbytes)}" for ref in biggest]),
     )
+
+
+def _quantized_text(facts: Mapping[str, object]) -> str:
+    decoded, method = facts["decoded"], facts["quantization"]
+    if isinstance(decoded, Mapping):
+        formats = ", ".join(f"{title} ({number})" for title, number in decoded.items())
+        return f"by {method}: {formats}; a merge decodes them"
+    return f"by {method}, and not decoded: {facts['not_decoded']}" if method else "no"
 
 
 _HEAD_TEXT = {
@@ -87,6 +97,14 @@ def _tied(config: Mapping[str, object], tensors: Mapping[str, TensorRef]) -> boo
         return False
     texts = (config, *(inner for inner in (config.get("text_config"),) if isinstance(inner, Mapping)))
     return True if any(text.get("tie_word_embeddings") is True for text in texts) else None
+
+
+def _decoded(checkpoint: Checkpoint) -> tuple[dict[str, int] | None, str | None]:
+    """Weights by the format that a merge decodes them from, or why it does not; neither where nothing is quantized."""
+    try:
+        return dict(checkpoint.view.formats) or None, None
+    except BaseError as error:
+        return None, error.message
 
 
 def _quantization(config: Mapping[str, object]) -> str | None:

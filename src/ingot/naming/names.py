@@ -109,6 +109,11 @@ class Names:
         return self._known.unused
 
     @property
+    def dense_in_bitsandbytes(self) -> tuple[str, ...]:
+        """Patterns of module paths that transformers does not give to bitsandbytes, unless it is told otherwise."""
+        return self._known.dense
+
+    @property
     def modules(self) -> Mapping[str, Module]:
         """Every module of the model class by its in-memory path."""
         return self._known.modules

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ingot.adapters.terms import Term
-from ingot.formats.tensor_ref import TensorRef
+from ingot.checkpoint.quantized.encoded import Source
 from ingot.naming.placement import Placement
 
 
@@ -14,7 +14,7 @@ class Beside:
     """A parameter of a term's module that the term must see: the base's tensors that hold it, block by block."""
 
     parameter: str
-    blocks: tuple[tuple[TensorRef, Placement], ...]
+    blocks: tuple[tuple[Source, Placement], ...]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Table:
         prefix: name of the submodule that holds the bare model ("model" of a LlamaForCausalLM), or "".
         translate: the meaning of a tensor name that is neither in memory nor on disk.
         disk_name: the name on disk of a parameter that is not there yet.
+        dense: patterns of module paths that transformers leaves dense where bitsandbytes quantizes.
     """
 
     model_class: str | None
@@ -58,6 +59,7 @@ class Table:
     prefix: str = ""
     translate: Callable[[str], Part | None] = _no_part
     disk_name: Callable[[str], str] = _same_name
+    dense: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> Iterable[str]:

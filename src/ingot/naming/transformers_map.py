@@ -126,6 +126,14 @@ def _is_model_class(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
 
 
+def _left_dense(model: Any) -> tuple[str, ...]:
+    """What the quantizer of bitsandbytes skips unless it is told otherwise."""
+    from transformers.quantizers.base import HfQuantizer
+
+    skipped = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    return tuple(sorted(skipped))
+
+
 def _shared_parameters(model: Any) -> dict[str, str]:
     """Names under which the same parameter object hangs a second time, to its first name."""
     first: dict[int, str] = {}
@@ -172,6 +180,7 @@ class _Conversion:
             prefix=self.prefix if self.prefix in modules else "",
             translate=self.translate,
             disk_name=self.disk_name,
+            dense=_left_dense(self.model),
         )
 
     def rename(self, name: str) -> tuple[str, str | None] | None:

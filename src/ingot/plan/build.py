@@ -12,24 +12,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import Replace
 from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.checkpoint.quantized.detect import QUANTIZER_FILES
+from ingot.checkpoint.quantized.encoded import Source
 from ingot.checkpoint.side_files import choose
 from ingot.errors import BaseError, MismatchError, UsageError
 from ingot.kernels.spelling import FLOATING, MERGEABLE
 from ingot.naming import Names
 from ingot.plan import configs
+from ingot.plan.base_as import BaseAs, check_terms, round_trips
+from ingot.plan.base_as import notes as base_notes
 from ingot.plan.combining import Combining
 from ingot.plan.describe import adapter_info, base_info
 from ingot.plan.expected import missing_tensors
 from ingot.plan.layout import lay_out
 from ingot.plan.look import Look
-from ingot.plan.model import Op, Options, Plan, SideFile
-from ingot.plan.notes import notes_and_warnings
+from ingot.plan.model import Op, Options, Plan, ShardPlan, SideFile
+from ingot.plan.notes import claims_quantized, notes_and_warnings
 from ingot.plan.replicate import Replication
 from ingot.plan.resolve import PlacedTensor, ResolvedEdit, Weighted, check_claims, claims_of, place, resolve, whole
 from ingot.plan.rounding import decide as decide_rounding
@@ -57,18 +61,18 @@ class _Builder:
     new_parameters: list[str] = field(default_factory=list)
 
     def plan(self) -> Plan:
-        _refuse_quantized(self.base)
         self.combining = Combining.of(self.options, self.adapters)
         self.replication = self._replication()
         self.names = self._names()
+        self.adapters = self._on_base()
         resolved = resolve(self.adapters, self.names, self.replication, self.base.tensors)
         edits, left_out = self.combining.settle(resolved, self.same)
         self._check_expected()
-        self.adapters = self._on_base()
         ties = decide(edits, self.names, self.base.config, self.same, self._is_copy)
         absorbed = {id(item) for item in ties.absorbed}
         live = [*(item for item in edits if id(item) not in absorbed), *ties.mirrored]
         placed = place([e for e in live if e.parameter not in ties.untied], self.replication)
+        self.trips = round_trips(self.base, self.names, self.replication, self.options)
         new = self._new_tensors(live, ties)
         self._check_head()
         ops = self._ops(placed, new)
@@ -76,9 +80,12 @@ class _Builder:
         claims = claims_of(claimants, self._ops_of(claimants, new))
         explained = check_claims(self.adapters, claims, left_out)
         self._change_config(edits, ties)
-        rounded = decide_rounding(ops, self.options, Look(self.base.inputs, [w.inputs for w in self.adapters]))
+        look = Look(self.base.inputs, [w.inputs for w in self.adapters])
+        rounded = decide_rounding(ops, self.options, look)
         shards = lay_out(self.base, rounded.ops)
-        notes, warnings = notes_and_warnings(self.base, self.adapters, edits, shards, ties, self.names)
+        notes, warnings = notes_and_warnings(
+            self.base, self.adapters, edits, shards, ties, self.names, self.options.base_as
+        )
         return Plan(
             base=base_info(self.base, self.names.model_class),
             adapters=tuple(adapter_info(w) for w in self.adapters),
@@ -91,8 +98,13 @@ class _Builder:
             explained=explained,
             dropped=self.dropped,
             warnings=(*warnings, *rounded.warnings),
-            notes=(*notes, *rounded.notes),
+            notes=(*notes, *rounded.notes, *self._base_notes(shards, look)),
         )
+
+    def _base_notes(self, shards: Sequence[ShardPlan], look: Look) -> Iterator[str]:
+        claimed = any(claims_quantized(w.adapter.base_model) for w in self.adapters) and not self.base.view.formats
+        of_nf4 = self.options.base_as == BaseAs.NF4 or claimed
+        return base_notes(self.base, (op for shard in shards for op in shard.ops), look, of_nf4=of_nf4)
 
     # -- what the base is ---------------------------------------------------------------------------------------
 
@@ -118,10 +130,18 @@ class _Builder:
                 found=", ".join(sorted(str(task) for task, _ in kinds)),
                 hint="Merge adapters of one task type at a time.",
             )
-        task, auto_class = next(iter(kinds))
+        task, auto_class = next(iter(kinds), (None, None))
         return Names.of(
             self.base.tensors, self.base.config, task=task, auto_class=auto_class, num_labels=self._labels()
         )
+
+    def _on_base(self) -> tuple[Weighted, ...]:
+        """The adapters as they read for this base."""
+        component = self.options.component
+        if component is not None and not any(w.adapter.components for w in self.adapters):
+            raise UsageError("no adapter has components", found=f"--component {component}",
+                             hint="Leave --component out: it is for adapters of a diffusion pipeline.")  # fmt: skip
+        return tuple(w.on(self.names, self.base.config, component) for w in self.adapters)
 
     def _labels(self) -> int | None:
         """Rows of the classification head that an adapter brings."""
@@ -135,14 +155,6 @@ class _Builder:
         """A whole embedding that PEFT saved because it was resized or adapted, not because it was trained itself."""
         config = self.adapters[item.adapter].adapter.config
         return isinstance(item.edit.term, Replace) and not config.saves(item.update.path)
-    def _on_base(self) -> tuple[Weighted, ...]:
-        """The adapters as they read for this base."""
-        component = self.options.component
-        if component is not None and not any(w.adapter.components for w in self.adapters):
-            raise UsageError("no adapter has components", found=f"--component {component}",
-                             hint="Leave --component out: it is for adapters of a diffusion pipeline.")  # fmt: skip
-        return tuple(w.on(self.names, self.base.config, component) for w in self.adapters)
-
 
     def _check_expected(self) -> None:
         """Modules that the config says were trained and that have no tensor: PEFT would leave them as they are."""
@@ -159,10 +171,10 @@ class _Builder:
     # -- ops ----------------------------------------------------------------------------------------------------
 
     def _ops(self, placed: Mapping[str, PlacedTensor], new: Sequence[tuple[str, Op]]) -> dict[str, list[Op]]:
-        self.dropped.update(self._unused())
+        self.dropped.update(self._unused() | self.base.view.set_aside)
         ops: dict[str, list[Op]] = {file: [] for file in self.base.shards}
-        for file, header in self.base.shards.items():
-            for ref in header.tensors:
+        for file, sources in self.base.view.shards.items():
+            for ref in sources:
                 names = [] if ref.name in self.dropped else self.replication.copies(ref.name)
                 if not names:
                     self.dropped.setdefault(ref.name, "the adapter's layer_replication does not use this layer")
@@ -171,23 +183,26 @@ class _Builder:
             ops[file].append(op)
         return ops
 
-    def _op(self, name: str, ref: TensorRef, placed: PlacedTensor | None) -> Op:
-        dtype = self._dtype(ref)
+    def _op(self, name: str, ref: Source, placed: PlacedTensor | None) -> Op:
+        dtype, first = self._dtype(ref), tuple(self.trips.get(name, ()))
         if placed is None or not placed.terms:
             numel = math.prod(ref.shape)
             columns = ref.shape[-1] if ref.shape and numel else 1
-            return Op(name, dtype, ref.shape, ref, (numel // columns, columns))
+            return Op(name, dtype, ref.shape, ref, (numel // columns, columns), first)
         if ref.dtype not in MERGEABLE or dtype not in MERGEABLE:
             raise BaseError(
                 "an adapter changes a tensor that is not stored as F32, F16 or BF16", where=name, found=ref.dtype,
                 hint="Give a base with 16-bit or 32-bit weights, such as the one that the quantized base was made of.",
             )  # fmt: skip
         op = Op(name, dtype, ref.shape, ref, placed.view, self.combining.terms(name, placed))
+        check_terms(name, first, op.terms, self.trips)
+        if first and not op.from_adapter:
+            op = replace(op, terms=(*first, *op.terms))
         if op.from_adapter and math.prod(op.view) != math.prod(ref.shape):  # a resized vocabulary
             return replace(op, shape=(op.view[0], *ref.shape[1:]))
         return op
 
-    def _dtype(self, ref: TensorRef) -> str:
+    def _dtype(self, ref: Source) -> str:
         return self.options.dtype if self.options.dtype and ref.dtype in FLOATING else ref.dtype
 
     def _unused(self) -> dict[str, str]:
@@ -252,7 +267,7 @@ class _Builder:
                 nbytes[ref.dtype] = nbytes.get(ref.dtype, 0) + ref.nbytes
         return max(nbytes, key=lambda dtype: nbytes[dtype]) if nbytes else values.ref.dtype
 
-    def _stored(self, parameter: str) -> TensorRef:
+    def _stored(self, parameter: str) -> Source:
         site, own = self.names.parameter(parameter)
         tensors = {placement.tensor for placement in site.placements[own]}
         if len(tensors) != 1:
@@ -276,6 +291,7 @@ class _Builder:
 
     def _change_config(self, edits: Sequence[ResolvedEdit], ties: Ties) -> None:
         changes, config = self.config_changes, self.base.config
+        changes.update(dict.fromkeys(self.base.view.config_keys, configs.REMOVED))
         if ties.untied or ties.parted:
             changes.update(configs.untied(config))
         if self._is_new_head() and self.names.model_class:
@@ -290,7 +306,8 @@ class _Builder:
         adapter_files = {name: number for number, w in enumerate(self.adapters) for name in w.adapter.side_files}
         if len(set(adapter_files.values())) > 1:  # several tokenizers: none is more right than another
             adapter_files = {}
-        chosen = choose(self.base.side_files, adapter_files)
+        untrue = QUANTIZER_FILES if self.base.view.formats else ()
+        chosen = choose([name for name in self.base.side_files if name not in untrue], adapter_files)
         files = [SideFile(name, "base" if of == "base" else str(adapter_files[name])) for name, of in chosen.items()]
         config = configs.changed(self.base.config, self.config_changes) if self.config_changes else None
         return (SideFile("config.json", "base", config), *files)
@@ -298,15 +315,3 @@ class _Builder:
 
 _HEADS = ("score.weight", "classifier.weight", "out_proj.weight", "qa_outputs.weight")
 _CONFIG_DTYPE = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-
-
-def _refuse_quantized(base: Checkpoint) -> None:
-    quantization = base.config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
-        raise BaseError(
-            "the base is quantized, and this version merges into 16-bit and 32-bit weights only",
-            where="quantization_config in config.json",
-            found=method,
-            hint="Give the 16-bit checkpoint that it was quantized from: for QLoRA, the model before bnb-4bit.",
-        )

@@ -10,16 +10,25 @@ from ingot.formats.strict_json import dumps_pretty
 #: Sub-configs that may hold a decoder's own values.
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
 
+#: No value: the key is not true of the output. It is what JSON and the digest show.
+REMOVED = None
+
 
 def changed(config: Mapping[str, object], changes: Mapping[str, object]) -> bytes:
-    """config.json with `changes` (dotted key -> value) applied, other keys and their order kept."""
+    """config.json with `changes` (dotted key -> value) applied, other keys and their order kept.
+
+    A value of REMOVED takes the key out.
+    """
     result = copy.deepcopy(dict(config))
     for dotted, value in changes.items():
         at = result
         *parents, last = dotted.split(".")
         for parent in parents:
             at = at[parent]  # type: ignore[assignment]
-        at[last] = value
+        if value is REMOVED:
+            at.pop(last, None)
+        else:
+            at[last] = value
     return dumps_pretty(result)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ingot.adapters.dora import Dora
 from ingot.adapters.terms import Term
+from ingot.checkpoint.quantized.encoded import Encoded
 from ingot.plan.figures import collapse
 from ingot.plan.model import Op, OpKind, Plan
 
@@ -15,8 +16,8 @@ from ingot.plan.model import Op, OpKind, Plan
 class Group:
     """Tensors that are changed in the same way: names that differ in numbers only, one shape, one list of formulas.
 
-    `ranks` and `scalings` have an entry for each formula, None where the formula has none; `scalings` include the
-    adapter's weight.
+    `decoded` is the format of the base's tensors, where they are quantized. `ranks` and `scalings` have an entry for
+    each formula, None where the formula has none; `scalings` include the adapter's weight.
     """
 
     pattern: str
@@ -29,6 +30,7 @@ class Group:
     adapters: tuple[int, ...]
     ranks: tuple[int | None, ...]
     scalings: tuple[float | None, ...]
+    decoded: str | None = None
 
 
 def groups(plan: Plan) -> list[Group]:
@@ -42,7 +44,11 @@ def groups(plan: Plan) -> list[Group]:
 
 
 def _key(op: Op) -> tuple[object, ...]:
-    return (collapse(op.name), op.kind, op.dtype, op.shape, *(_facts(placed.term) for placed in op.terms))
+    return (collapse(op.name), op.kind, _decoded(op), op.dtype, op.shape, *(_facts(placed.term) for placed in op.terms))
+
+
+def _decoded(op: Op) -> str | None:
+    return op.source.format.title if isinstance(op.source, Encoded) else None
 
 
 def _group(ops: Sequence[Op], nbytes: int) -> Group:
@@ -61,6 +67,7 @@ def _group(ops: Sequence[Op], nbytes: int) -> Group:
         adapters=tuple(sorted({factor.adapter for term in terms for factor in term.factors()})),
         ranks=tuple(rank for _, rank, _ in facts),
         scalings=tuple(scaling for *_, scaling in facts),
+        decoded=_decoded(first),
     )
 
 
@@ -76,6 +83,7 @@ def tally(plan: Plan) -> dict[str, tuple[int, int]]:
     words = {
         OpKind.CHANGE: "changed",
         OpKind.CAST: "cast",
+        OpKind.DECODE: "decoded",
         OpKind.REPLACE: "replaced",
         OpKind.NEW: "new",
         OpKind.COPY: "copied",

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import Add, LowRank
-from ingot.formats.tensor_ref import DTYPE_NBYTES, TensorRef
+from ingot.checkpoint.quantized.encoded import Source
+from ingot.checkpoint.reading import DenseReader
+from ingot.combine.combined import plain_terms
 from ingot.plan.model import Op, PlacedTerm
 from ingot.storage.inputs import InputFile
 
@@ -34,16 +37,46 @@ class Look:
     base: Mapping[str, InputFile]
     adapters: Sequence[Mapping[str, InputFile]]
 
+    @cached_property
+    def _read(self) -> DenseReader:
+        return DenseReader(self.base)
+
     def delta_ulps(self, op: Op) -> float | None:
         """rms(Δ) / rms(half a unit in the last place of W) in the op's dtype, over some rows of W[rows, columns].
 
         Well below 1 nearest rounding loses most of Δ: the sum of the op's products and biases; of DoRA it is the
-        product that counts. None where nothing of the kind is added to the base's values, where it is zero, or where it
-        is not finite, which the run will refuse.
+        product that counts, and of several adapters their weighted sum, whatever the method. None where nothing of
+        the kind is added to the base's values, where it is zero, or where it is not finite, which the run will refuse.
         """
         import numpy as np
 
-        added = [(placed, term) for placed in op.terms if (term := _added(placed)) is not None]
+        sample = self._sample(op)
+        if sample is None:
+            return None
+        with np.errstate(all="ignore"):
+            return _ratio(sample.delta[sample.inside], _half_ulp(sample.weight[sample.inside], op.dtype))
+
+    def nf4_over_delta(self, op: Op) -> float | None:
+        """rms(NF4(W) - W) / rms(Δ) over the same rows, each in blocks of its own, without double quantization."""
+        import torch
+
+        from ingot.kernels.nf4 import BLOCK, largest, round_trip
+
+        sample = self._sample(op)
+        if sample is None:
+            return None
+        error = sample.weight * 0
+        for number, row in enumerate(torch.tensor(sample.weight, dtype=torch.float32)):
+            absmax = torch.zeros(-(-len(row) // BLOCK))
+            largest(row, 0, absmax)
+            error[number] = (round_trip(row, 0, len(row), absmax, absmax) - row).numpy()
+        return _ratio(error[sample.inside], sample.delta[sample.inside])
+
+    def _sample(self, op: Op) -> _Sample | None:
+        """Some rows of the op's base and of its update; None where nothing is added that can be known from a few rows."""
+        import numpy as np
+
+        added = [(placed, term) for placed in plain_terms(op.terms) if (term := _added(placed)) is not None]
         if (
             not added
             or op.from_adapter
@@ -64,13 +97,10 @@ class Look:
                         return None
                     delta[here, placed.columns[0] : placed.columns[1]] += part
                     inside[here, placed.columns[0] : placed.columns[1]] = True
-            weight = np.stack([self._row(op.source, int(row), op.view[1]) for row in rows])
-            ratio = _rms(delta[inside]) / _rms(_half_ulp(weight[inside], op.dtype))
-        return ratio if math.isfinite(ratio) and ratio > 0 else None
+        return _Sample(np.stack([self._row(op.source, int(row), op.view[1]) for row in rows]), delta, inside)
 
-    def _row(self, ref: TensorRef, row: int, columns: int) -> Array:
-        nbytes = columns * DTYPE_NBYTES[ref.dtype]
-        return _floats(self.base[ref.file].read(ref.begin + row * nbytes, nbytes), ref.dtype)
+    def _row(self, source: Source, row: int, columns: int) -> Array:
+        return _floats(self._read(source, row * columns, (row + 1) * columns), source.dtype)
 
     def _delta(self, term: LowRank | Add, rows: Sequence[int]) -> Array | None:
         """The update of these rows of the term's matrix, in float64."""
@@ -90,6 +120,15 @@ class Look:
         for name, *args in factor.steps:
             array = None if array is None else _viewed(array, str(name), [int(a) for a in args])
         return array
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Rows of W and Δ, in float64; `inside` are the elements that Δ changes."""
+
+    weight: Array
+    delta: Array
+    inside: Array
 
 
 def _added(placed: PlacedTerm) -> LowRank | Add | None:
@@ -130,7 +169,7 @@ def _viewed(array: Array, name: str, numbers: list[int]) -> Array | None:
     return array.swapaxes(*numbers) if name == "transpose" else None
 
 
-def _floats(raw: bytes, dtype: str) -> Array:
+def _floats(raw: bytes | memoryview, dtype: str) -> Array:
     import numpy as np
 
     if dtype == "BF16":
@@ -144,6 +183,15 @@ def _half_ulp(values: Array, dtype: str) -> Array:
     bits, smallest = _PRECISION[dtype]
     halves: Array = np.ldexp(0.5, np.maximum(np.frexp(values)[1] - bits, smallest))
     return halves
+
+
+def _ratio(one: Array, other: Array) -> float | None:
+    """rms(one) / rms(other) where that is a number above zero."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        ratio = _rms(one) / _rms(other) if _rms(other) else math.inf
+    return ratio if math.isfinite(ratio) and ratio > 0 else None
 
 
 def _rms(values: Array) -> float:

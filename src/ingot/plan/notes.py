@@ -7,12 +7,22 @@ from collections.abc import Sequence
 from ingot.adapters.experts import ParametersUpdate
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.naming import Names
+from ingot.plan.base_as import BaseAs
 from ingot.plan.model import ShardPlan
 from ingot.plan.resolve import ResolvedEdit, Weighted
 from ingot.plan.ties import Ties
 
 #: Names that say that the base in training was quantized, so that the adapter was fitted to other weights.
 _QUANTIZED = ("bnb-4bit", "bnb-8bit", "-4bit", "-8bit", "-gptq", "-awq", "-int4", "-fp8")
+
+
+def claims_quantized(base: str | None) -> bool:
+    """Whether the name of an adapter's base says that it was quantized."""
+    return base is not None and any(mark in base.lower() for mark in _QUANTIZED)
+
+
+def _names_4bit(base: str | None) -> bool:
+    return base is not None and "-4bit" in base.lower()
 
 
 def notes_and_warnings(
@@ -22,6 +32,7 @@ def notes_and_warnings(
     shards: Sequence[ShardPlan],
     ties: Ties,
     names: Names,
+    base_as: str,
 ) -> tuple[list[str], list[str]]:
     """(notes, warnings), each a whole sentence."""
     notes, warnings = [], []
@@ -43,16 +54,6 @@ def notes_and_warnings(
     doubled = [item for item in edits if item.update.__class__.__name__ == "MultiheadUpdate"]
     if doubled:
         notes.append("nn.MultiheadAttention: out_proj's update counts twice, as PEFT trains and merges it.")
-    for weighted in adapters:
-        claimed = weighted.adapter.base_model
-        if claimed and any(mark in claimed.lower() for mark in _QUANTIZED):
-            warnings.append(
-                f"{weighted.location.name} was trained on a quantized base ({claimed}); merged into 16-bit weights it "
-                "meets other values than in training. Check its scores before you ship it."
-            )
-        if claimed and claimed.rpartition("/")[2].lower() != base.location.name.rpartition("/")[2].lower():
-            notes.append(f"{weighted.location.name} names {claimed} as its base; here it is {base.location.name}.")
-    return notes, warnings
     stacks = [item for item in edits if isinstance(item.update, ParametersUpdate) and item.edit.index]
     if stacks:
         blocks = isinstance(stacks[0].update, ParametersUpdate) and stacks[0].update.config.expert_blocks
@@ -60,3 +61,14 @@ def notes_and_warnings(
             "Expert stacks: lora_B is read as "
             + ("one block for each expert, as Unsloth trained it." if blocks else "PEFT saves it (--expert-layout).")
         )
+    for weighted in adapters:
+        claimed = weighted.adapter.base_model
+        if claims_quantized(claimed) and not base.view.formats and base_as == BaseAs.STORED:
+            way = " Or merge onto what it was trained on: --base-as nf4." if _names_4bit(claimed) else ""
+            warnings.append(
+                f"{weighted.location.name} was trained on a quantized base ({claimed}); merged into 16-bit weights it "
+                f"meets other values than in training. Check its scores before you ship it.{way}"
+            )
+        if claimed and claimed.rpartition("/")[2].lower() != base.location.name.rpartition("/")[2].lower():
+            notes.append(f"{weighted.location.name} names {claimed} as its base; here it is {base.location.name}.")
+    return notes, warnings

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from ingot.plan.configs import REMOVED
 from ingot.plan.figures import (
     counted,
     labelled,
@@ -148,8 +149,11 @@ def _change_lines(plan: Plan, width: int) -> list[str]:
 def _formula_title(group: Group) -> str:
     if group.kind is OpKind.CAST:
         return f"Cast to {group.dtype}"
+    if group.kind is OpKind.DECODE:
+        return f"Decoded to {group.dtype}: {group.decoded}"
     terms = [f"{number} × {formula}" if number > 1 else formula for formula, number in Counter(group.formulas).items()]
-    return f"{_TITLES[group.kind]}: {', then '.join(terms) or 'as in the base'}"
+    decoded = f", W decoded from {group.decoded}" if group.decoded else ""
+    return f"{_TITLES[group.kind]}: {', then '.join(terms) or 'as in the base'}{decoded}"
 
 
 def _group_row(group: Group) -> tuple[str, ...]:
@@ -168,9 +172,7 @@ def _group_row(group: Group) -> tuple[str, ...]:
 def _tensor_lines(plan: Plan, width: int) -> list[str]:
     rows = [(f"{number:,} {kind}", nbytes_text(size)) for kind, (number, size) in tally(plan).items() if number]
     lines = labelled("Tensors", [f"{count}, {size}" for count, size in rows], width)
-    dropped = [f"{name}: {reason}" for name, reason in plan.dropped.items()]
-    more = [f"and {len(dropped) - _MOST_DROPPED} more"] if len(dropped) > _MOST_DROPPED else []
-    lines += labelled("Dropped", dropped[:_MOST_DROPPED] + more, width)
+    lines += labelled("Dropped", _dropped_texts(plan), width)
     used = sum(1 for ops in plan.claims.values() if ops)
     total = sum(adapter.tensors for adapter in plan.adapters)
     text = f"{used:,} of {total:,} adapter tensors are merged"
@@ -179,8 +181,27 @@ def _tensor_lines(plan: Plan, width: int) -> list[str]:
     return lines + labelled("", [f"{number} × {reason}" for reason, number in reasons.items()], width)
 
 
+def _dropped_texts(plan: Plan) -> list[str]:
+    """Each with its reason; those of one reason that are too many together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in plan.dropped.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        text
+        for reason, names in by_reason.items()
+        for text in (
+            [f"{name}: {reason}" for name in names]
+            if len(names) <= _MOST_DROPPED
+            else [f"{len(names):,} tensors such as {names[0]}: {reason}"]
+        )
+    ]
+
+
 def _file_lines(plan: Plan, width: int) -> list[str]:
-    changes = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plan.config_changes.items()]
+    changes = [
+        f"{key} is taken out" if value is REMOVED else f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in plan.config_changes.items()
+    ]
     texts = []
     for origin in dict.fromkeys(file.origin for file in plan.side_files):
         names = [file.name for file in plan.side_files if file.origin == origin]
@@ -216,13 +237,14 @@ def as_json(plan: Plan) -> dict[str, object]:
     adapters: [{name, revision, commit, weight, method, ranks, alphas, peft_version, claimed_base,
                 claimed_revision, claim_matches: bool | null, config_sha256, files, tensors}]
     options: {dtype, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed, method, density,
-              lambda_, majority_sign, gamma, epsilon, take: [adapter numbers, counted from 1]}
-    tensors: {changed | cast | new | copied: {count, nbytes}}
-    groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings}]
+              lambda_, majority_sign, gamma, epsilon, take: [adapter numbers, counted from 1], component, expert_layout,
+              base_as}
+    tensors: {changed | cast | decoded | new | copied: {count, nbytes}}
+    groups: [{pattern, count, kind, dtype, shape, nbytes, formulas, adapters, ranks, scalings, decoded: format | null}]
     shards: [{file, nbytes, tensors, untouched}]
     dropped, explained: {name: reason}
     claims: {"adapter number:tensor": [output tensors]}
-    config_changes: {dotted key: value}
+    config_changes: {dotted key: value, null where the key is taken out}
     side_files: [{name, origin: "base" | adapter number as text, changed: bool}]
     budget: {read_nbytes, write_nbytes, free_nbytes, peak_memory_nbytes, flops, nbytes_per_second, seconds} | null
     notes, warnings: [sentence]

@@ -11,8 +11,8 @@ from ingot.adapters.edit import Edit, Update
 from ingot.adapters.methods.method import LayerUpdate, MethodConfig
 from ingot.adapters.terms import Term
 from ingot.checkpoint.locate import Location
+from ingot.checkpoint.quantized.encoded import Source
 from ingot.errors import AdapterError, MismatchError
-from ingot.formats.tensor_ref import TensorRef
 from ingot.naming import Names
 from ingot.naming.placement import Placement, Site
 from ingot.plan.expected import targeted
@@ -93,7 +93,7 @@ class ResolvedEdit:
 
 
 def resolve(
-    adapters: Sequence[Weighted], names: Names, replication: Replication, stored: Mapping[str, TensorRef]
+    adapters: Sequence[Weighted], names: Names, replication: Replication, stored: Mapping[str, Source]
 ) -> list[ResolvedEdit]:
     """Every edit of every adapter, with its site; adapter order, then the adapter's own order.
 
@@ -114,7 +114,7 @@ def resolve(
 
 
 def _told(
-    adapter: Adapter, names: Names, replication: Replication, stored: Mapping[str, TensorRef]
+    adapter: Adapter, names: Names, replication: Replication, stored: Mapping[str, Source]
 ) -> list[tuple[Update, Site, int | None]]:
     """Each update with its site and layer; those of a method's layers know of all its modules."""
 
@@ -133,14 +133,14 @@ def _told(
     return [(u.among(modules) if isinstance(u, LayerUpdate) else u, place, layer) for u, place, layer in found]
 
 
-def _with_dtypes(site: Site, stored: Mapping[str, TensorRef]) -> Site:
+def _with_dtypes(site: Site, stored: Mapping[str, Source]) -> Site:
     """The site, its module with the dtype of each parameter that is stored in one."""
     dtypes = {name: {stored[place.tensor].dtype for place in places} for name, places in site.placements.items()}
     known = {name: found.pop() for name, found in dtypes.items() if len(found) == 1}
     return replace(site, module=replace(site.module, dtypes=known))
 
 
-def _beside(parameter: str, site: Site, names: Names, stored: Mapping[str, TensorRef]) -> Beside:
+def _beside(parameter: str, site: Site, names: Names, stored: Mapping[str, Source]) -> Beside:
     """A parameter of the site's module, or the one that it is tied to. Raises MismatchError where the base has none."""
     placements = site.placements.get(parameter, ())
     if parameter in site.aliases:
@@ -171,11 +171,12 @@ def place(edits: Iterable[ResolvedEdit], replication: Replication) -> dict[str, 
             tensor = tensors.setdefault(name, PlacedTensor((stack * rows, columns), []))
             if item.edit.resizes:
                 tensor.view = item.edit.term.shape
-            tensor.terms.append((item.adapter, replace(_placed(item.edit, placement), beside=item.beside)))
+            tensor.terms.append((item.adapter, replace(placed_at(item.edit, placement), beside=item.beside)))
     return tensors
 
 
-def _placed(edit: Edit, placement: Placement) -> PlacedTerm:
+def placed_at(edit: Edit, placement: Placement) -> PlacedTerm:
+    """The edit's term, cut and turned as its matrix stands on disk. Raises MismatchError where it does not fit."""
     if edit.resizes:
         return whole(edit.term)
     part = edit.term.part(placement.rows, placement.columns)
@@ -184,7 +185,7 @@ def _placed(edit: Edit, placement: Placement) -> PlacedTerm:
     if term.shape != (height, width):
         raise MismatchError(
             "an update does not have the shape of its weight",
-            where=f"{placement.tensor} ({edit.term.factors()[0].ref.name})",
+            where=", ".join([placement.tensor, *(factor.ref.name for factor in edit.term.factors()[:1])]),
             expected=list(term.shape),
             found=[height, width],
         )

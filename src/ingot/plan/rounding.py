@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ingot.adapters.roundtrip import RoundTrip
 from ingot.adapters.terms import LowRank, Replace, ReplaceRows
 from ingot.errors import UsageError
 from ingot.plan.figures import counted
@@ -63,7 +64,7 @@ def _asked(options: Options) -> Rounding:
 
 
 def _is_rounded_sum(op: Op) -> bool:
-    return op.dtype != "F32" and any(not isinstance(placed.term, Replace | ReplaceRows) for placed in op.terms)
+    return op.dtype != "F32" and any(not isinstance(placed.term, Replace | ReplaceRows | RoundTrip) for placed in op.terms)
 
 
 def _mode(op: Op, asked: Rounding, look: Look) -> Rounding:
@@ -72,7 +73,7 @@ def _mode(op: Op, asked: Rounding, look: Look) -> Rounding:
         if ratio is None or ratio >= PRESERVE_BELOW:
             return Rounding.NEAREST
         asked = Rounding.PRESERVE
-    products = all(isinstance(placed.term, LowRank) for placed in op.terms)
+    products = all(isinstance(placed.term, LowRank | RoundTrip) for placed in op.terms)
     return Rounding.STOCHASTIC if asked is Rounding.PRESERVE and not products else asked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingot.checkpoint.quantized.awq import find_awq
@@ -32,6 +32,9 @@ _PART_NAMES = (
     "_scale_inv", ".weight_scale", ".weight_scale_2", ".weight_packed", ".weight_shape", ".weight_zero_point",
     ".weight_global_scale", ".weight_g_idx", "_proj_blocks", "_proj_scales",
 )  # fmt: skip
+
+#: Those that no dense checkpoint has, whatever its model class.
+_TELLING, _STATE = (".qweight", ".weight_packed", ".weight_scale_inv", ".SCB"), ".quant_state.bitsandbytes__"
 
 METHODS = ("bitsandbytes", "gptq", "awq", "fp8", "mxfp8", "fbgemm_fp8", "mxfp4", "modelopt", "compressed-tensors")
 
@@ -90,6 +93,7 @@ def dense_view(
     """
     named = quantization(config)
     if named is None:
+        _refuse_parts(ref for refs in shards.values() for ref in refs)
         return DenseView({file: tuple(refs) for file, refs in shards.items()}, {}, {}, ())
     key, settings = named
     tensors = {ref.name: ref for refs in shards.values() for ref in refs}
@@ -104,6 +108,17 @@ def dense_view(
     titles = Counter(encoded.format.title for encoded in found.encoded)
     decoded = {encoded.name for encoded in found.encoded}
     return DenseView(shown, {n: why for n, why in taken.items() if n not in decoded}, dict(titles), (key,))
+
+
+def _refuse_parts(tensors: Iterable[TensorRef]) -> None:
+    """Raises BaseError: the config names no quantization, and yet here are parts that a quantizer alone writes."""
+    part = next((ref for ref in tensors if ref.name.endswith(_TELLING) or _STATE in ref.name), None)
+    if part is not None:
+        raise BaseError(
+            "the weights are quantized, and config.json names no quantization", where=part.name,
+            expected="quantization_config in config.json",
+            hint="config.json is not of these weights: download both together.",
+        )  # fmt: skip
 
 
 def _found(

@@ -66,7 +66,7 @@ class Sources:
     def names(self) -> Names:
         """Where the parameters of the model class stand in the files."""
         task = self.adapters[0].adapter.config.task_type if self.adapters else None
-        return Names.of(self.base.tensors, self.base.config, task=task)
+        return Names.of(self.base.stored if self.quantized else self.base.tensors, self.base.config, task=task)
 
     @property
     def side_files(self) -> dict[str, InputFile]:
@@ -157,7 +157,7 @@ def _refuse_foreign_kernels(config: Any, name: str) -> None:
 def stored_dtype(base: Checkpoint) -> str:
     """The dtype of the first floating tensor, as transformers spells it."""
     names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-    found = next((names[ref.dtype] for ref in base.tensors.values() if ref.dtype in names), None)
+    found = next((names[ref.dtype] for ref in base.stored.values() if ref.dtype in names), None)
     if found is None:
         raise BaseError("no tensor has a floating dtype", where=base.location.name, expected=", ".join(names))
     return found

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ingot.engine.changes import Changes, ReadSource
-from ingot.engine.chunk import read_elements
+from ingot.checkpoint.reading import DenseReader
+from ingot.engine.changes import Changes
 from ingot.engine.factors import FactorReader
 from ingot.errors import Interrupted
 from ingot.formats.tensor_ref import DTYPE_NBYTES, TensorRef
@@ -89,8 +89,8 @@ class _Run:
 
     def __init__(self, job: Job, candidate: Checkpoint, stop: threading.Event, progress: Callable[[int], None]) -> None:
         cpu, exact = torch.device("cpu"), torch.float64
-        base, load = _reader(job.base), FactorReader(job.adapter_files, cpu, exact)
-        self._reading = Reading(base, _reader(candidate), load, Changes(load, base, cpu, exact))
+        base, load = DenseReader(job.base.inputs), FactorReader(job.adapter_files, cpu, exact)
+        self._reading = Reading(base, DenseReader(candidate.inputs), load, Changes(load, base, cpu, exact))
         self._roundings = len(job.adapters)
         self._stop, self._halt = stop, threading.Event()
         self._progress, self._left, self._lock = progress, candidate.nbytes, threading.Lock()
@@ -149,10 +149,6 @@ class _Run:
     def _check(self) -> None:
         if self._stop.is_set() or self._halt.is_set():
             raise Interrupted("the check was interrupted", hint="Run the same command again; checks write nothing.")
-
-
-def _reader(checkpoint: Checkpoint) -> ReadSource:
-    return lambda ref, first, last: read_elements(checkpoint.inputs, ref, first, last)
 
 
 def _refuse_quantized(candidate: Checkpoint) -> None:
