@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,5 +15,6 @@ def draw(name: str, shape: Sequence[int], spread: float = 0.3) -> NDArray[np.flo
     return (spread * numbers).astype(np.float32)
 
 
-def draw_all(shapes: Mapping[str, Sequence[int]], spread: float = 0.3) -> dict[str, NDArray[np.float32]]:
-    return {name: draw(name, shape, spread) for name, shape in shapes.items()}
+def draw_adapter(name: str, shape: Sequence[int]) -> NDArray[np.float32]:
+    """The same for a tensor of an adapter, which may have the name of one of the base."""
+    return draw(f"adapter {name}", shape)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from tests.reference.drawn import draw_all
+from tests.reference.drawn import draw, draw_adapter
 
 DATA = Path(__file__).parent / "data"
 
@@ -41,13 +41,12 @@ class Spec:
     options: dict[str, Any] = field(default_factory=dict)
 
     def base_tensors(self) -> dict[str, NDArray[np.float32]]:
-        return draw_all(self.base)
+        return {name: draw(name, shape) for name, shape in self.base.items()}
 
     def adapter_tensors(self) -> dict[str, NDArray[Any]]:
-        drawn: dict[str, NDArray[Any]] = dict(draw_all({n: s for n, s in self.adapter.items() if n not in self.numbers}))
-        for name, (dtype, value) in self.numbers.items():
-            drawn[name] = np.full(self.adapter[name], value, dtype)
-        return drawn
+        drawn = {name: draw_adapter(name, shape) for name, shape in self.adapter.items() if name not in self.numbers}
+        numbers = {name: np.full(self.adapter[name], value, dtype) for name, (dtype, value) in self.numbers.items()}
+        return {**drawn, **numbers}
 
     def write(self, root: Path) -> tuple[Path, Path]:
         """The base's directory and the adapter's file, made again under `root`."""
@@ -69,7 +68,7 @@ def keep(case: str, spec: Spec, merged: dict[str, NDArray[Any]]) -> None:
         for name, value in merged.items()
         if not np.array_equal(np.asarray(value, np.float32), base[name])
     }
-    assert merged.keys() == base.keys(), (sorted(merged.keys() ^ base.keys()))
+    assert merged.keys() == base.keys(), sorted(merged.keys() ^ base.keys())
     save_file(changed, DATA / f"{case}.safetensors", {"spec": json.dumps(asdict(spec), sort_keys=True)})
     print(f"{case}: {len(changed)} of {len(base)} tensors changed")
 

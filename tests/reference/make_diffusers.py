@@ -16,10 +16,9 @@ import numpy as np
 import peft
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import load_file, save_file
 
-from tests.reference.drawn import draw
+from tests.reference.drawn import draw, draw_adapter
 from tests.reference.kept import Spec, keep
 
 BY = f"diffusers {diffusers.__version__}, peft {peft.__version__}, torch {torch.__version__}"
@@ -41,9 +40,15 @@ def unet(levels: int = 2, depth: int = 1, linear: bool = False) -> UNet2DConditi
 def flux() -> FluxTransformer2DModel:
     return fill(
         FluxTransformer2DModel(
-            in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=4, num_attention_heads=2,
-            joint_attention_dim=6, pooled_projection_dim=5, axes_dims_rope=(2, 1, 1),
-        )  # fmt: skip
+            in_channels=4,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=4,
+            num_attention_heads=2,
+            joint_attention_dim=6,
+            pooled_projection_dim=5,
+            axes_dims_rope=(2, 1, 1),
+        )
     )
 
 
@@ -54,7 +59,7 @@ def fill(model: Any) -> Any:
 
 
 def drawn(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(draw(name, t.shape)) for name, t in tensors.items()}
+    return {name: torch.from_numpy(draw_adapter(name, t.shape)) for name, t in tensors.items()}
 
 
 def shapes(tensors: dict[str, Any]) -> dict[str, list[int]]:

@@ -17,7 +17,7 @@ import torch
 from lycoris import LycorisNetwork, create_lycoris
 from torch import nn
 
-from tests.reference.drawn import draw
+from tests.reference.drawn import draw, draw_adapter
 from tests.reference.kept import Spec, keep
 
 BY = f"lycoris-lora {version('lycoris-lora')}, torch {torch.__version__}"
@@ -49,7 +49,7 @@ def effective(module: nn.Module, wrapped: Any) -> tuple[torch.Tensor, torch.Tens
         bias = wrapped(torch.zeros(1, weight.shape[1], dtype=weight.dtype))[0]
         made = wrapped(torch.eye(weight.shape[1], dtype=weight.dtype)) - bias
         return made.T, (bias if module.bias is not None else None)
-    outputs, inputs, *kernel = weight.shape
+    _, inputs, *kernel = weight.shape
     count = inputs * int(np.prod(kernel))
     pictures = torch.eye(count, dtype=weight.dtype).reshape(count, inputs, *kernel)
     middle = tuple(side // 2 for side in kernel)
@@ -84,11 +84,11 @@ def record(case: str, algo: str, *, dtype: torch.dtype = torch.float64, norms: b
     originals = {name: t.detach().clone() for name, t in net.state_dict().items()}
     network.apply_to()
     network.to(dtype)
-    saved = {name: t for name, t in network.state_dict().items()}
+    saved = dict(network.state_dict())
     numbers = {name: [str(t.dtype).removeprefix("torch."), float(t)] for name, t in saved.items() if t.numel() == 1
                and name.endswith(("alpha", "on_input"))}  # fmt: skip
     numbers = {n: ["float32" if d.startswith(("float", "bfloat")) else d, v] for n, (d, v) in numbers.items()}
-    values = {name: torch.from_numpy(draw(name, t.shape)) for name, t in saved.items() if name not in numbers}
+    values = {name: torch.from_numpy(draw_adapter(name, t.shape)) for name, t in saved.items() if name not in numbers}
     network.load_state_dict({**saved, **{n: v.to(saved[n].dtype) for n, v in values.items()}})
     merged = {name: t.double().numpy() for name, t in originals.items()}
     with torch.no_grad():
@@ -101,7 +101,9 @@ def record(case: str, algo: str, *, dtype: torch.dtype = torch.float64, norms: b
             if bias is not None:
                 merged[f"{path}.bias"] = bias.double().numpy()
     changed = {f"{layer.lora_name}" for layer in network.loras}
-    untouched = {n: draw(n, base[n]) for n in merged if f"lycoris_{n.rpartition('.')[0].replace('.', '_')}" not in changed}
+    untouched = {
+        n: draw(n, base[n]) for n in merged if f"lycoris_{n.rpartition('.')[0].replace('.', '_')}" not in changed
+    }
     biases = {n: draw(n, base[n]) for n in merged if n.endswith(".bias") and algo != "full" and "norm" not in n}
     shapes = {name: list(saved[name].shape) for name in saved}
     spec = Spec(

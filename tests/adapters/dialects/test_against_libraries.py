@@ -1,4 +1,4 @@
-"""Each dialect's merge is that of the library that owns it, as `tests/reference` keeps it: no library is needed here."""
+"""Each dialect's merge is that of the library that owns it, which `tests/reference` keeps: none is needed here."""
 
 from __future__ import annotations
 
