@@ -217,7 +217,8 @@ class LayerUpdate:
 
     @property
     def rank(self) -> int | None:
-        rank = self.layer.config.raw.get("r")
+        raw = self.layer.config.raw
+        rank = raw.get("init_r", raw.get("r"))  # AdaLoRA has both, and means the first
         return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
 
     def edits(self, module: Module) -> tuple[Edit, ...]:
