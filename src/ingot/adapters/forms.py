@@ -52,7 +52,11 @@ class Whole:
 
 
 class Delta(Protocol):
-    """D[rows, columns] of W + s * D: data until `make` reads its factors."""
+    """D[rows, columns] of W + s * D: data until `make` reads its factors.
+
+    One that needs more memory than its factors says so: `kept_nbytes` is what it holds between tiles in float32, and
+    `drawn_nbytes` what it takes to draw anew what its layers share.
+    """
 
     @property
     def formula(self) -> str:
@@ -123,6 +127,18 @@ class Plus:
         return (size[1], size[0]) if self.flipped else size
 
     @property
+    def kept_nbytes(self) -> int:
+        """Bytes that it holds between tiles besides its factors; turned, all of D."""
+        height, width = self.delta.shape
+        own: int = getattr(self.delta, "kept_nbytes", 0)
+        return own + (4 * height * width if self.flipped else 0)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        """Bytes for what is drawn once for several layers."""
+        return getattr(self.delta, "drawn_nbytes", 0)
+
+    @property
     def _block(self) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = self.delta.shape
         return self.rows or (0, height), self.columns or (0, width)
@@ -174,6 +190,12 @@ class Rewritten:
     @property
     def beside(self) -> tuple[str, ...]:
         return getattr(self.rewrite, "beside", ())
+
+    @property
+    def kept_nbytes(self) -> int:
+        """Bytes that it holds between tiles besides its factors: turned, all of the result."""
+        rows, columns = self.rewrite.shape
+        return 4 * rows * columns if self.flipped else 0
 
     @property
     def shape(self) -> tuple[int, int]:

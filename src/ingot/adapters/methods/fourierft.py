@@ -55,9 +55,13 @@ class Spectrum:
         return (self.positions.outputs, self.positions.inputs)
 
     @property
-    def kept(self) -> int:
-        """Elements that stay in memory between tiles: real and imaginary parts of the rows of S."""
-        return 2 * min(self.positions.count, self.shape[0]) * self.shape[1]
+    def kept_nbytes(self) -> int:
+        """Of real and imaginary parts of the rows of S."""
+        return 8 * min(self.positions.count, self.shape[0]) * self.shape[1]
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return self.positions.drawn_nbytes
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.values,)
@@ -68,7 +72,7 @@ class Spectrum:
         values = load(self.values)
         rows, columns = self.positions.read(load, values)
         height, width = self.shape
-        used, at = rows.unique(return_inverse=True)
+        used, at = torch.unique(rows, return_inverse=True)
         spectrum = values.new_zeros(len(used), width)
         spectrum[at, columns] = values
         partial = torch.fft.ifft(spectrum, dim=1)
@@ -77,7 +81,8 @@ class Spectrum:
         def block(begin: int, end: int) -> torch.Tensor:
             turns = torch.arange(begin, end, device=used.device)[:, None] * used % height
             angles = turns.to(torch.float64) * (2 * math.pi / height)
-            return (angles.cos().to(real) @ real - angles.sin().to(real) @ imaginary) / height
+            summed: torch.Tensor = angles.cos().to(real) @ real - angles.sin().to(real) @ imaginary
+            return summed / height
 
         return block
 

@@ -37,6 +37,11 @@ class Positions(ABC):
             )  # fmt: skip
         return cls(*weight.shape, count, layer.fields.seed("random_loc_seed", 777))
 
+    @property
+    def drawn_nbytes(self) -> int:
+        """PEFT shuffles the numbers of all elements, int64, to take the first."""
+        return 8 * self.outputs * self.inputs
+
     @abstractmethod
     def draw(self) -> torch.Tensor:
         """Rows and columns as one [2, count], by PEFT's own code."""

@@ -38,9 +38,8 @@ class Product(ABC):
         return lambda begin, end: left[begin:end] @ right
 
     @property
-    def kept(self) -> int:
-        """Elements that stay in memory between tiles."""
-        return self.rank * sum(self.shape)
+    def kept_nbytes(self) -> int:
+        return 4 * self.rank * sum(self.shape)
 
     def flops(self) -> int:
         rows, columns = self.shape
@@ -58,9 +57,8 @@ class Elements:
     formula = "W + v at i"
 
     @property
-    def kept(self) -> int:
-        """Elements that stay in memory between tiles; an index takes two."""
-        return 5 * self.values.shape[0]
+    def kept_nbytes(self) -> int:
+        return 20 * self.values.shape[0]
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.values, self.indices)
@@ -73,7 +71,7 @@ class Elements:
             return scattered(values, indices // width, indices % width, width)
         check_range(indices[0], height, self.indices)
         check_range(indices[1], width, self.indices)
-        return scattered(values, *indices, width)
+        return scattered(values, indices[0], indices[1], width)
 
     def flops(self) -> int:
         return self.values.shape[0]

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 class Projections(Protocol):
     """A and B of an adapter: data until `read`."""
 
+    @property
+    def drawn_nbytes(self) -> int:
+        """Bytes that they take to be drawn."""
+
     def factors(self) -> tuple[Factor, ...]: ...
 
     def read(self, load: Load, like: torch.Tensor, /) -> tuple[torch.Tensor, ...]:
@@ -35,6 +39,7 @@ class Stored:
 
     a: Factor
     b: Factor
+    drawn_nbytes = 0
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.a, self.b)
@@ -70,6 +75,10 @@ class Seeded(ABC):
     @abstractmethod
     def draw(self) -> Drawn:
         """A and B by PEFT's own code."""
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return 8 * self.rank * (self.inputs + self.outputs)
 
     def factors(self) -> tuple[Factor, ...]:
         return ()

@@ -27,7 +27,7 @@ from ingot.adapters.methods.drawn import Drawn, bare
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product
 from ingot.adapters.methods.projections import Projections, Seeded, Stored
-from ingot.adapters.methods.weights import Weight, front, refuse_unsaved
+from ingot.adapters.methods.weights import Weight, largest, refuse_unsaved, shared
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.terms import Load
 
@@ -45,6 +45,10 @@ class ScaledBases(Product):
     columns: Factor  # γ[n, m]
     projections: Projections
     formula = "W + s·Σ Bⱼ@(λⱼ∘A∘γⱼ)"
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return self.projections.drawn_nbytes
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.scales, self.columns, *self.projections.factors())
@@ -64,6 +68,11 @@ class RandLoraSeed(Seeded):
 
     sparse: bool
     very_sparse: bool
+
+    @property
+    def drawn_nbytes(self) -> int:
+        """Of B0, of parts of it before they are joined, and of its scaled form."""
+        return 12 * self.inputs * self.outputs
 
     def draw(self) -> Drawn:
         from peft.tuners.randlora.model import RandLoraModel
@@ -90,14 +99,15 @@ def check(fields: Fields) -> None:
 def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
     weight, fields = Weight.of(layer, module), layer.fields
     rank = fields.integer("r", 32)
-    narrow, wide = sorted(weight.shape)
+    narrow = min(weight.shape)
     bases = -(-narrow // rank)
     scales = layer.check_shape("randlora_lambda", module, rank, bases)
     columns = layer.check_shape("randlora_gamma", module, bases, narrow)
     projections: Projections
     if fields.boolean("save_projection", True):
-        A = front(layer, "randlora_A", rank, 1, narrow, along=(2,))
-        projections = Stored(A, front(layer, "randlora_B", wide, bases, rank, along=(0, 1)))
+        least, most = sorted(largest(layer.modules.values()))
+        A = shared(layer, "randlora_A", rank, 1, least)
+        projections = Stored(A, shared(layer, "randlora_B", most, -(-least // rank), rank).rows(0, max(weight.shape)))
     else:
         refuse_unsaved("save_projection", layer.shared.values())
         sparse, very_sparse = fields.boolean("sparse"), fields.boolean("very_sparse")

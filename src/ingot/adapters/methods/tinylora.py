@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
@@ -22,7 +22,7 @@ from ingot.adapters.fields import Fields
 from ingot.adapters.methods.drawn import Drawn, need_peft, once
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product
-from ingot.adapters.methods.weights import Weight, number_of, refuse_unsaved
+from ingot.adapters.methods.weights import Weight, number_of, refuse_unsaved, shared
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.terms import Load
 from ingot.errors import AdapterError
@@ -74,7 +74,7 @@ class Seeded:
 
         from ingot.kernels.dtypes import TORCH_DTYPE
 
-        layer = SimpleNamespace(_layer_idx=self.layer, r={"default": self.rank}, tinylora_P={})
+        layer: Any = SimpleNamespace(_layer_idx=self.layer, r={"default": self.rank}, tinylora_P={})
         layer._get_layer_seed = partial(TinyLoraLayer._get_layer_seed, layer)
         TinyLoraLayer._init_projection(layer, "default", self.size, self.seed)
         drawn: torch.Tensor = layer.tinylora_P["default"]
@@ -123,10 +123,7 @@ def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
         refuse_unsaved("save_projection", filter(None, [layer.get("tinylora_P")]))
         need_peft()
         projection = Seeded(fields.seed("projection_seed", 42), number, size, rank, module.dtypes.get("weight"))
-    v = layer.need_shared(f"tinylora_v.{_group(layer, number)}")
-    if v.shape != (size,):
-        raise AdapterError("a trained vector has the wrong length", where=f"`{v.ref.name}`", expected=[size],
-                           found=list(v.shape), hint="It is `u` of adapter_config.json.")  # fmt: skip
+    v = shared(layer, f"tinylora_v.{_group(layer, number)}", size)
     return weight.plus(Tiny(weight.shape, rank, A, B, v, projection))
 
 

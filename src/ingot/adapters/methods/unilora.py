@@ -22,7 +22,7 @@ from ingot.adapters.fields import Fields
 from ingot.adapters.methods.drawn import Drawn, need_peft, once
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product, check_range
-from ingot.adapters.methods.weights import Weight, front, number_of, refuse_unsaved, weight_of
+from ingot.adapters.methods.weights import Weight, number_of, refuse_unsaved, shared, weight_of
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.terms import Load
 
@@ -109,6 +109,11 @@ class Chosen(Product):
     b: Choice
     formula = "W + B@A, of a shared vector"
 
+    @property
+    def drawn_nbytes(self) -> int:
+        """PEFT shuffles the indices of all layers, int64, in two steps."""
+        return 24 * self.a.numbering.total if isinstance(self.a, Seeded) else 0
+
     def factors(self) -> tuple[Factor, ...]:
         return (self.theta, *self.a.factors(), *self.b.factors())
 
@@ -132,7 +137,7 @@ def check(fields: Fields) -> None:
 def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
     weight, fields = Weight.of(layer, module), layer.fields
     rank = fields.integer("r", 4)
-    theta = front(layer, "unilora_theta_d", fields.integer("theta_d_length", 256), along=())
+    theta = shared(layer, "unilora_theta_d", fields.integer("theta_d_length", 256))
     choose = _seeded if is_implicit(fields) else _stored
     a, b = choose(layer, module, (rank, weight.inputs), (weight.outputs, rank))
     return weight.plus(Chosen(weight.shape, rank, theta, a, b))

@@ -19,7 +19,7 @@ from ingot.adapters.factor import Factor, Indices
 from ingot.adapters.fields import Fields
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product, check_range
-from ingot.adapters.methods.weights import Weight, front
+from ingot.adapters.methods.weights import Weight, shared
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.terms import Load
 from ingot.errors import AdapterError
@@ -114,7 +114,7 @@ def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
             "`vector_length` does not divide a weight into tiles", where=f"`{layer.path}`",
             expected=f"a divisor of {weight.outputs} and {weight.inputs}", found=length,
         )  # fmt: skip
-    bank = front(layer, "vblora_vector_bank", count, length, along=())
+    bank = shared(layer, "vblora_vector_bank", count, length)
     a = _mixture(layer, module, "vblora_logits_A", rank, weight.inputs // length)
     b = _mixture(layer, module, "vblora_logits_B", weight.outputs // length, rank)
     return weight.plus(Mixed(weight.shape, rank, a, b, bank))

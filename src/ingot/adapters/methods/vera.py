@@ -20,7 +20,7 @@ from ingot.adapters.methods.drawn import Drawn, bare
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product
 from ingot.adapters.methods.projections import Projections, Seeded, Stored
-from ingot.adapters.methods.weights import Weight, front, refuse_unsaved
+from ingot.adapters.methods.weights import Weight, largest, refuse_unsaved, shared
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.terms import Load
 
@@ -36,6 +36,10 @@ class ScaledProjections(Product):
     d: Factor  # λ_d[rank]
     projections: Projections
     formula = "W + (λ_b∘B)@(λ_d∘A)"
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return self.projections.drawn_nbytes
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.b, self.d, *self.projections.factors())
@@ -75,8 +79,9 @@ def projected(layer: Layer, module: Module, prefix: str, seeded: type[Seeded], h
     d = layer.check_shape(f"{prefix}_lambda_d", module, halves * rank)
     projections: Projections
     if layer.fields.boolean("save_projection", True):
-        A = front(layer, f"{prefix}_A", halves * rank, weight.inputs, along=(1,))
-        B = front(layer, f"{prefix}_B", weight.outputs, rank, along=(0,))
+        outputs, inputs = largest(layer.modules.values())
+        A = shared(layer, f"{prefix}_A", halves * rank, inputs).columns(0, weight.inputs)
+        B = shared(layer, f"{prefix}_B", outputs, rank).rows(0, weight.outputs)
         projections = Stored(A, B)
     else:
         refuse_unsaved("save_projection", layer.shared.values())

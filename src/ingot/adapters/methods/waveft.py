@@ -71,8 +71,12 @@ class Coefficients:
         return (self.positions.outputs, self.positions.inputs)
 
     @property
-    def kept(self) -> int:
-        return 5 * self.positions.count
+    def kept_nbytes(self) -> int:
+        return 20 * self.positions.count
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return self.positions.drawn_nbytes
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.values,)
@@ -112,10 +116,11 @@ class Wavelets(Coefficients):
         def block(begin: int, end: int) -> torch.Tensor:
             first, last = begin // 2, min((end + size - 1) // 2, half)
             pairs = torch.stack([coefficients(first, last), coefficients(half + first, half + last)], dim=1)
-            across_rows = torch.arange(first, last, device=values.device)
-            taps = torch.arange(begin, end, device=values.device)[:, None] + size - 2 - 2 * across_rows
+            numbers = torch.arange(first, last, device=values.device)
+            taps = torch.arange(begin, end, device=values.device)[:, None] + size - 2 - 2 * numbers
             lo, hi = filters[:, taps.clamp(0, size - 1)] * ((taps >= 0) & (taps < size))
-            return lo @ over_columns(pairs[:, :, :middle]) + hi @ over_columns(pairs[:, :, middle:])
+            dense: torch.Tensor = lo @ over_columns(pairs[:, :, :middle]) + hi @ over_columns(pairs[:, :, middle:])
+            return dense
 
         return block
 

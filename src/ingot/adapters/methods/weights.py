@@ -78,27 +78,22 @@ def number_of(layer: Layer) -> int:
     return list(layer.modules).index(layer.path)
 
 
-def front(layer: Layer, name: str, *shape: int, along: tuple[int, ...]) -> Factor:
-    """The model-wide tensor `name` cut to `shape`: it may be longer along some dimensions, and a layer takes the front.
+def shared(layer: Layer, name: str, *shape: int) -> Factor:
+    """The model-wide tensor `name`.
 
     Raises:
         AdapterError: it is missing.
-        MismatchError: it is smaller, or differs in another dimension.
+        MismatchError: it does not have this shape.
     """
     factor = layer.need_shared(name)
-    found = factor.shape
-    more = [at for at in along if at < len(found) and found[at] > shape[at]]
-    wanted = tuple(found[at] if at in more else size for at, size in enumerate(shape))
-    if found != wanted:
+    if factor.shape != shape:
         raise MismatchError(
-            "a tensor that all layers share does not fit one of them",
+            "a tensor that all layers share does not fit them",
             where=f"`{factor.ref.name}`",
-            expected=f"{list(wanted)} for `{layer.path}`",
-            found=list(found),
+            expected=list(shape),
+            found=list(factor.shape),
             hint="The adapter was trained on another base model, or with another configuration.",
         )
-    for at in more:
-        factor = factor.then("narrow", at, 0, shape[at])
     return factor
 
 
