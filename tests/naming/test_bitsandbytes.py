@@ -31,6 +31,6 @@ def replaced(model: Any) -> set[str]:
 def test_they_are_the_ones_that_transformers_replaces(name: str) -> None:
     model = MODELS[name]()
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    names = Names.of({key: tensor for key, tensor in model.state_dict().items()}, config)
+    names = Names.of(dict(model.state_dict()), config)
     found = {p for p, module in names.modules.items() if is_quantized(p, module, names.dense_in_bitsandbytes)}
     assert found == replaced(model)

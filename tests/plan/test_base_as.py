@@ -38,7 +38,7 @@ def merge(base: Path, adapter: Path, out: Path, **options: Any) -> dict[str, tor
 def through_nf4(weight: torch.Tensor) -> torch.Tensor:
     """bitsandbytes' 4-bit numbers and absmax, taken on by the definition, with numpy.
 
-    Its own functions for the rest are not the reference on a CPU: see tests/kernels/test_nf4.py and test_bitsandbytes.py.
+    Its own functions for the rest are no reference on a CPU: see tests/kernels/test_nf4.py.
     """
     packed, state = functional.quantize_4bit(weight.contiguous(), quant_type="nf4", compress_statistics=False)
     absmax, fine = state.absmax.numpy(), functional.create_dynamic_map().numpy()

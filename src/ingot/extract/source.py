@@ -50,7 +50,7 @@ class Source:
         placements = site.placements.get(name, ())
         if not placements:
             return None
-        dtypes = {self.checkpoint.tensors[place.tensor].dtype for place in placements}
+        dtypes = {self.checkpoint.stored[place.tensor].dtype for place in placements}
         strange = dtypes - _STORED.keys()
         if strange or len(dtypes) > 1:
             raise BaseError(
@@ -70,7 +70,7 @@ class Source:
         """
         for place in held.placements:
             if place.index == index:
-                yield from self._windows(place, self.checkpoint.tensors[place.tensor], progress)
+                yield from self._windows(place, self.checkpoint.stored[place.tensor], progress)
 
     def matrix(self, held: Held, index: int, rows: int, columns: int) -> torch.Tensor:
         """Matrix[rows, columns] of the stack, in the dtype that it is stored in."""

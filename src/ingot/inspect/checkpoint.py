@@ -37,7 +37,7 @@ def _report(checkpoint: Checkpoint) -> Report:
         "commit": where.commit,
         "architectures": config.get("architectures"),
         "model_type": config.get("model_type"),
-        "parameters": sum(counts.values()) if decoded is None else sum(one.numel for one in checkpoint.tensors.values()),
+        "parameters": sum(one.numel for one in (tensors if decoded is None else checkpoint.tensors.values())),
         "tensors": len(tensors),
         "nbytes": checkpoint.nbytes,
         "dtypes": counts,
@@ -64,10 +64,11 @@ def _pairs(
     where = checkpoint.location
     architectures = facts["architectures"]
     kind = ", ".join(map(str, architectures)) if isinstance(architectures, list) else str(facts["model_type"])
+    parameters = facts["parameters"] if isinstance(facts["parameters"], int) else 0
     size = f"{counted(len(checkpoint.shards), 'shard')}, {counted(len(checkpoint.stored), 'tensor')}"
     return (
         ("Model", f"{where.name} ({kind})" + (f", commit {where.commit[:12]}" if where.commit else "")),
-        ("Size", f"{parameters_text(int(str(facts['parameters'])))} parameters in {size}, {nbytes_text(checkpoint.nbytes)}"),
+        ("Size", f"{parameters_text(parameters)} parameters in {size}, {nbytes_text(checkpoint.nbytes)}"),
         ("Dtypes", dtypes_text(counts)),
         ("Quantized", _quantized_text(facts)),
         ("Head", _HEAD_TEXT[facts["tied"] if isinstance(facts["tied"], bool) else None]),

@@ -1,6 +1,6 @@
-"""The numbers that a code of four bits stands for. Apart from what computes with them, so that a plan needs no torch."""
+"""The numbers that a code of four bits stands for, apart from what computes with them: a plan needs no torch."""
 
-#: Quantiles of a normal distribution between -1 and 1, zero among them (Dettmers et al. 2023, arXiv:2305.14314, app. E).
+#: Quantiles of a normal distribution, scaled to [-1, 1], and zero (Dettmers et al. 2023, arXiv:2305.14314, app. E).
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
     -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,

@@ -3,9 +3,12 @@
     quantize    q = nearest code to W / absmax, for each block of 64 elements in row-major order
     dequantize  W' = code[q] * absmax, in float32, then rounded to the dtype that W had
 
-With double quantization absmax itself is stored as 8 bits: absmax' = map[nearest to (absmax - mean) / absmax2] * absmax2
-+ mean, for each 256 blocks. Source: Dettmers et al. 2023, arXiv:2305.14314; the order of operations is that of
-bitsandbytes 0.50.2 (`functional.quantize_4bit`, `dequantize_4bit`, backends/default).
+With double quantization absmax itself is stored in 8 bits, for each 256 blocks:
+
+    absmax' = map[nearest to (absmax - mean) / absmax2] * absmax2 + mean
+
+Source: Dettmers et al. 2023, arXiv:2305.14314; the order of operations is that of bitsandbytes 0.50.2
+(`functional.quantize_4bit`, `dequantize_4bit`, backends/default/ops.py).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _LEAST = 1e-38
 
 @cache
 def dynamic_map() -> torch.Tensor:
-    """The 256 values of the 8-bit code for absmax, ascending: fractions that get finer towards zero (arXiv:1511.04561)."""
+    """The 256 values of the 8-bit code for absmax, ascending and finer towards zero (arXiv:1511.04561)."""
     values = [0.0, 1.0]
     for exponent in range(7):
         edges = torch.linspace(0.1, 1, 2**exponent + 1)

@@ -47,8 +47,10 @@ def round_trips(
     if options.base_as == BaseAs.STORED:
         return {}
     if base.view.formats:
-        raise BaseError("the base is quantized already", where=base.location.name, found=", ".join(base.view.formats),
-                        hint="Leave --base-as out: its decoded values are what the adapter is merged onto.")  # fmt: skip
+        raise BaseError(
+            "the base is quantized already", where=base.location.name, found=", ".join(base.view.formats),
+            hint="Leave --base-as out: its decoded values are what the adapter is merged onto.",
+        )  # fmt: skip
     if names.model_class is None:
         raise BaseError("which modules bitsandbytes quantizes is not known without a model class",
                         where=base.location.name, found=names.why)  # fmt: skip
@@ -61,7 +63,9 @@ def round_trips(
     return found
 
 
-def check_terms(name: str, first: Sequence[PlacedTerm], terms: Sequence[PlacedTerm], trips: Mapping[str, object]) -> None:
+def check_terms(
+    name: str, first: Sequence[PlacedTerm], terms: Sequence[PlacedTerm], trips: Mapping[str, object]
+) -> None:
     """Raises MismatchError: a term of the tensor does not mean the same on a base that went through NF4."""
     if first and any(isinstance(placed.term, Principal) for placed in terms):
         raise MismatchError(
@@ -71,9 +75,11 @@ def check_terms(name: str, first: Sequence[PlacedTerm], terms: Sequence[PlacedTe
     beside = {ref.name for placed in terms for near in placed.beside for ref, _ in near.blocks}
     if beside & trips.keys():
         raise MismatchError(
-            "a change looks at another weight of the base as it is stored", where=name, found=min(beside & trips.keys()),
+            "a change looks at another weight of the base as it is stored",
+            where=name,
+            found=min(beside & trips.keys()),
             hint="Merge this adapter without --base-as nf4.",
-        )  # fmt: skip
+        )
 
 
 def notes(base: Checkpoint, ops: Iterable[Op], look: Look, *, of_nf4: bool) -> Iterator[str]:
@@ -81,8 +87,8 @@ def notes(base: Checkpoint, ops: Iterable[Op], look: Look, *, of_nf4: bool) -> I
     if base.view.formats:
         formats = ", ".join(f"{title} ({number})" for title, number in base.view.formats.items())
         yield (
-            f"The base is quantized: {formats}. It is decoded, and the output is dense. What its quantization changed is "
-            "not known here: the 16-bit original would tell."
+            f"The base is quantized: {formats}. It is decoded, and the output is dense. What its quantization changed "
+            "is not known here: the 16-bit original would tell."
         )
     if not of_nf4:
         return
@@ -94,8 +100,8 @@ def notes(base: Checkpoint, ops: Iterable[Op], look: Look, *, of_nf4: bool) -> I
     if ratios:
         listed = ", ".join(f"{kind} {ratio:.2g}" for kind, ratio in ratios.items())
         yield (
-            f"NF4's error over the update, rms, on {ROWS} rows of one tensor of each kind: {listed}. Above 1 quantizing "
-            "moves the weights by more than the adapter does, and it matters which base it is merged onto: "
+            f"NF4's error over the update, rms, on {ROWS} rows of one tensor of each kind: {listed}. Above 1 "
+            "quantizing moves the weights by more than the adapter does, and it matters which base it is merged onto: "
             "docs/quantized-bases.md."
         )
 

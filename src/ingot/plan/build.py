@@ -171,7 +171,7 @@ class _Builder:
     # -- ops ----------------------------------------------------------------------------------------------------
 
     def _ops(self, placed: Mapping[str, PlacedTensor], new: Sequence[tuple[str, Op]]) -> dict[str, list[Op]]:
-        self.dropped.update(self._unused() | self.base.view.set_aside)
+        self.dropped.update({**self._unused(), **self.base.view.set_aside})
         ops: dict[str, list[Op]] = {file: [] for file in self.base.shards}
         for file, sources in self.base.view.shards.items():
             for ref in sources:

@@ -73,7 +73,7 @@ class Look:
         return _ratio(error[sample.inside], sample.delta[sample.inside])
 
     def _sample(self, op: Op) -> _Sample | None:
-        """Some rows of the op's base and of its update; None where nothing is added that can be known from a few rows."""
+        """Some rows of the op's base and of its update; None where a few rows do not tell what is added."""
         import numpy as np
 
         added = [(placed, term) for placed in plain_terms(op.terms) if (term := _added(placed)) is not None]

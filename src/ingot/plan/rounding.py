@@ -64,7 +64,8 @@ def _asked(options: Options) -> Rounding:
 
 
 def _is_rounded_sum(op: Op) -> bool:
-    return op.dtype != "F32" and any(not isinstance(placed.term, Replace | ReplaceRows | RoundTrip) for placed in op.terms)
+    exact = Replace | ReplaceRows | RoundTrip
+    return op.dtype != "F32" and any(not isinstance(placed.term, exact) for placed in op.terms)
 
 
 def _mode(op: Op, asked: Rounding, look: Look) -> Rounding:

@@ -18,7 +18,9 @@ from ingot.kernels.dtypes import TORCH_DTYPE, as_tensor
 Tensors = Mapping[str, torch.Tensor]
 
 
-def write(target: Path, tensors: Tensors, quantization: object, dtype: str | None = "bfloat16", shards: int = 1) -> Path:
+def write(
+    target: Path, tensors: Tensors, quantization: object, dtype: str | None = "bfloat16", shards: int = 1
+) -> Path:
     """A model directory with these tensors, dealt to `shards` files by turns; no model class knows it."""
     target.mkdir(parents=True, exist_ok=True)
     config: dict[str, object] = {"architectures": ["ToyModel"], "model_type": "toy"}

@@ -72,7 +72,9 @@ def config(form: str, scheme: Any, **more: object) -> dict[str, object]:
 INT4: dict[str, Any] = {"num_bits": 4, "type": "int"}
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     "int4, groups": ("pack-quantized", {**INT4, "strategy": "group", "group_size": 32}),
-    "int4, groups, zero points": ("pack-quantized", {**INT4, "strategy": "group", "group_size": 32, "symmetric": False}),
+    "int4, groups, zero points": (
+        "pack-quantized", {**INT4, "strategy": "group", "group_size": 32, "symmetric": False},
+    ),
     "int4, rows": ("pack-quantized", {**INT4, "strategy": "channel"}),
     "int4, rows, zero points": ("pack-quantized", {**INT4, "strategy": "channel", "symmetric": False}),
     "int8, groups": ("pack-quantized", {"num_bits": 8, "type": "int", "strategy": "group", "group_size": 64}),
@@ -84,7 +86,9 @@ SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "fp8, rows": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}),
     "fp8, tensor": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "tensor"}),
-    "fp8, blocks": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [32, 48]}),
+    "fp8, blocks": (
+        "float-quantized", {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [32, 48]},
+    ),
     "nvfp4": (
         "nvfp4-pack-quantized",
         {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16,
@@ -109,7 +113,10 @@ def test_it_is_bit_for_bit_what_compressed_tensors_decompresses(tmp_path: Path, 
 
 @pytest.mark.parametrize("shape", [(192, 256), (300, 200), (129, 70)])
 def test_blocks_at_the_edges_are_cut_and_not_stretched(tmp_path: Path, shape: tuple[int, int]) -> None:
-    form, weights = "float-quantized", {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}
+    form, weights = (
+        "float-quantized",
+        {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]},
+    )
     scheme = scheme_of(form, **weights)
     parts, expected = compressed(weight(*shape), form, scheme)
     found = shown(write(tmp_path / "base", parts, config(form, scheme)))["a.weight"]
@@ -188,7 +195,9 @@ def test_an_exponent_of_255_is_refused(tmp_path: Path, name: str) -> None:
 def test_rotated_and_sparse_weights_are_refused(tmp_path: Path) -> None:
     parts, said = made("fp8, rows")
     assert "rotated" in refused(write(tmp_path / "r", parts, said | {"transform_config": {"config_groups": {"u": {}}}}))
-    assert "sparse" in refused(write(tmp_path / "s", parts, said | {"sparsity_config": {"format": "sparse-24-bitmask"}}))
+    assert "sparse" in refused(
+        write(tmp_path / "s", parts, said | {"sparsity_config": {"format": "sparse-24-bitmask"}})
+    )
 
 
 def test_scales_of_activations_are_set_aside(tmp_path: Path) -> None:

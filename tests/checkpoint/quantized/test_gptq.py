@@ -26,7 +26,9 @@ def stream(numbers: Array, bits: int) -> Array:
 class Made:
     """Random integers, zero points and scales of W[out, in], and W in float64 arithmetic, rounded once."""
 
-    def __init__(self, out: int, inputs: int, bits: int, group: int, *, order: str = "", scale: str = "float16") -> None:
+    def __init__(
+        self, out: int, inputs: int, bits: int, group: int, *, order: str = "", scale: str = "float16"
+    ) -> None:
         random = np.random.default_rng(bits * 1000 + out)
         groups = -(-inputs // group)
         self.bits, self.group = bits, group
@@ -110,7 +112,9 @@ def test_a_zero_point_of_zero_in_version_1_carries_as_gptqmodel_writes_it(tmp_pa
 @pytest.mark.parametrize("out", [40, 64])
 def test_awq_is_what_its_definition_says(tmp_path: Path, out: int) -> None:
     made = Made(out, 96, 4, 32)
-    assert torch.equal(shown(write(tmp_path / "base", made.awq(), awq_settings(), "float16"))["a.weight"], made.expected)
+    assert torch.equal(
+        shown(write(tmp_path / "base", made.awq(), awq_settings(), "float16"))["a.weight"], made.expected
+    )
 
 
 def test_awq_is_what_compressed_tensors_makes_of_it(tmp_path: Path) -> None:
@@ -118,7 +122,9 @@ def test_awq_is_what_compressed_tensors_makes_of_it(tmp_path: Path) -> None:
     made = Made(64, 96, 4, 32)
     found = shown(write(tmp_path / "base", made.awq(), awq_settings(), "float16"))["a.weight"]
     converter = converters.AutoAWQConverter(bits=4, group_size=32)
-    q, scale, zero = converter._convert_gemm_module(*(made.awq()[f"a.{part}"] for part in ("qweight", "scales", "qzeros")))
+    q, scale, zero = converter._convert_gemm_module(
+        *(made.awq()[f"a.{part}"] for part in ("qweight", "scales", "qzeros"))
+    )
     group = torch.arange(96) // 32
     assert torch.equal(found, (q.half() - zero.half()[:, group]) * scale[:, group])
 

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("compressed_tensors")
 
-from ingot.cli import main  # noqa: E402
-from ingot.errors import BaseError, Interrupted  # noqa: E402
-from ingot.inspect import inspect_path  # noqa: E402
-from ingot.merge import prepare  # noqa: E402
-from ingot.plan.model import Options  # noqa: E402
-from ingot.plan.render import as_json, as_lines  # noqa: E402
-from ingot.registry import Depth, verify  # noqa: E402
-from ingot.storage.digest_memory import DigestMemory  # noqa: E402
-from tests.checkpoint.quantized import llama  # noqa: E402
+from ingot.cli import main
+from ingot.errors import BaseError, Interrupted
+from ingot.inspect import inspect_path
+from ingot.merge import prepare
+from ingot.plan.model import Options
+from ingot.plan.render import as_json, as_lines
+from ingot.registry import Depth, verify
+from ingot.storage.digest_memory import DigestMemory
+from tests.checkpoint.quantized import llama
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

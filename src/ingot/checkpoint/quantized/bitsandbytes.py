@@ -5,8 +5,9 @@
     int8       W = q * SCB / 127                                          (`functional.int8_vectorwise_dequant`)
 
 On disk: `weight` holds two numbers a byte, the first in its high half, and lies beside `weight.absmax`,
-`weight.quant_map`, `weight.nested_absmax`, `weight.nested_quant_map` and `weight.quant_state.bitsandbytes__nf4`, which is
-JSON; int8 has `weight` and `SCB`. Source: bitsandbytes 0.50.2, functional.QuantState.
+`weight.quant_map`, `weight.nested_absmax`, `weight.nested_quant_map`, and `weight.quant_state.bitsandbytes__nf4`, which
+is JSON; int8 has `weight` and `SCB`. Blocks follow one another across rows. Source: bitsandbytes 0.50.2
+(functional.QuantState, backends/default/ops.py).
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def _four_bit(
 def _stored_nbytes(numel: int, ref: TensorRef) -> int:
     """Two numbers a byte, in whole elements of the storage dtype (`bnb_4bit_quant_storage`)."""
     itemsize = DTYPE_NBYTES[ref.dtype]
-    return -(-(-(-numel // 2)) // itemsize) * itemsize
+    return math.ceil(math.ceil(numel / 2) / itemsize) * itemsize
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,9 @@ class _State:
             raise BaseError("the state of a 4-bit weight is not as bitsandbytes writes it", where=ref.name,
                             expected="quant_type, blocksize, dtype and shape", found=str(value)[:200])  # fmt: skip
         assert isinstance(shape, list)
-        return cls(tuple(shape), int(str(block)), _DTYPES[str(stored)], int(outer), _float32(float(offset)))
+        assert isinstance(outer, int)
+        assert isinstance(offset, int | float)
+        return cls(tuple(shape), int(str(block)), _DTYPES[str(stored)], outer, _float32(float(offset)))
 
 
 def _float32(number: float) -> float:
@@ -194,7 +197,9 @@ def _eight_bit(
     order = tensors.get(f"{module}.weight_format")
     if order is not None:
         if any(read(order)):
-            raise BaseError("an int8 weight is stored in the order of a GPU's tensor cores", where=order.name,
-                            hint="Load the model with bitsandbytes and save it again; it then stores rows.")  # fmt: skip
+            raise BaseError(
+                "an int8 weight is stored in the order of a GPU's tensor cores", where=order.name,
+                hint="Load the model with bitsandbytes and save it again; it then stores rows.",
+            )  # fmt: skip
         found.set_aside[order.name] = "says that the int8 weight is stored in rows"
     return Encoded(name, dtype, weight.shape, EightBit(), (("weight", weight), ("SCB", scale)))

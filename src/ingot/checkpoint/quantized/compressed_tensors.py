@@ -7,8 +7,8 @@
     mxfp4-pack, mxfp8  weight_scale in bytes of E8M0
 
 weight_scale[rows / height, columns / width], weight_zero_point likewise, weight_g_idx[columns] where groups are in the
-order of the activations. The product is rounded to the dtype of the scales (bfloat16 for 4-bit floats and E8M0), then to
-the dtype of the config. Source: compressed-tensors 0.20 (compressors/*, quantization/lifecycle/forward.py).
+order of the activations. The product is rounded to the dtype of the scales (bfloat16 for 4-bit floats and E8M0), then
+to that of the config. Source: compressed-tensors 0.20 (compressors/*, quantization/lifecycle/forward.py).
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from ingot.formats.tensor_ref import TensorRef
 
 _BITS = (2, 4, 8)
 _FLOATS = ("F32", "BF16", "F16")
-_ACTIVATIONS = re.compile(
-    r".*\.((input|output)_(scale|zero_point|global_scale)|[qkv]_(scale|zero_point|global_scale))"
-)
+_ACTIVATIONS = re.compile(r".*\.((input|output)_(scale|zero_point|global_scale)|[qkv]_(scale|zero_point|global_scale))")
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,8 @@ def _encoded(name: str, ref: TensorRef, reading: _Reading) -> Encoded:
     if number is Number.PACKED:
         parts["shape"] = reading.tensors[f"{name}_shape"]
     product = "BF16" if number is Number.E2M1 or exponents else scale.dtype
-    form = Scaled(_title(scheme, number, exponents), number, block, product, scheme.bits if number is Number.PACKED else 0,
-                  exponents, outer)  # fmt: skip
+    bits = scheme.bits if number is Number.PACKED else 0
+    form = Scaled(_title(scheme, number, exponents), number, block, product, bits, exponents, outer)
     return Encoded(name, reading.dtype, shape, form, tuple(parts.items()))
 
 

@@ -6,8 +6,8 @@
     scales[groups, out]
     g_idx[in]                         the group of each input; in / group_size where it is not stored
 
-Source: AutoGPTQ 0.7.1 (nn_modules/qlinear/qlinear_cuda.py); GPTQModel (utils/model.py: version 1 becomes 2 by adding 1 to
-all zero points of a word at once, with carries; with 3 bits it takes the first word's ones for the third's).
+Source: AutoGPTQ 0.7.1 (nn_modules/qlinear/qlinear_cuda.py); GPTQModel (utils/model.py: version 1 becomes 2 by adding 1
+to all zero points of a word at once, with carries; with 3 bits it takes the first word's ones for the third's).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Gptq:
 
 
 def dequantized(q: torch.Tensor, z: torch.Tensor, s: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """((q[in, n] - z[g, n]) * s[g, n]) transposed: W[n, in] in the dtype of s; the group of each input is in groups[in].
+    """((q[in, n] - z[g, n]) * s[g, n]) transposed: W[n, in] in the dtype of s, where g = groups[in].
 
     Raises:
         BaseError: an input belongs to a group that has no scale.
@@ -90,7 +90,8 @@ def find_gptq(tensors: Mapping[str, TensorRef], dtype: str, settings: Mapping[st
         BaseError: a part is missing or of another shape, or the config says something else.
     """
     layout = str(settings.get("checkpoint_format") or settings.get("format") or "gptq")
-    if layout == "gptq" and settings.get("bits") == _STRADDLING and "gptqmodel" in str(settings.get("meta", "")).lower():
+    by_gptqmodel = "gptqmodel" in str(settings.get("meta", "")).lower()
+    if layout == "gptq" and settings.get("bits") == _STRADDLING and by_gptqmodel:
         raise BaseError(
             "GPTQModel stores the zero points of 3-bit weights of version 1 in another way than the format says",
             where="quantization_config: checkpoint_format", expected="gptq_v2", found="gptq",

@@ -4,8 +4,8 @@
     P_scales[E, out, groups]       bytes of E8M0: 2^(byte - 127)
     P[E, in, out] = (e2m1(P_blocks) * 2^(P_scales - 127)) transposed, in bfloat16, exact
 
-The model holds its experts transposed, so that a row of P is a column of what is stored: one expert's blocks are read at
-once, and decoded as they are asked for. Source: OCP Microscaling Formats v1.0; transformers (integrations/mxfp4.py).
+The model holds its experts transposed, so that a row of P is a column of what is stored: one expert's blocks are read
+at once, and decoded as they are asked for. Source: OCP Microscaling Formats v1.0; transformers (integrations/mxfp4.py).
 """
 
 from __future__ import annotations

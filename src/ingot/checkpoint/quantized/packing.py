@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+
 @cache
 def _pairs(code: tuple[float, ...], high_first: bool) -> torch.Tensor:
     """The two numbers of every byte: float32[256, 2]."""

@@ -128,7 +128,7 @@ class Filling:
         """One tensor of the files, in its own dtype."""
         import torch
 
-        ref = self._sources.base.tensors[name]
+        ref = self._sources.base.stored[name]
         dtype = TORCH_DTYPE.get(ref.dtype) or {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}.get(
             ref.dtype
         )

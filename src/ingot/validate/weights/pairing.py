@@ -49,12 +49,12 @@ def pair(job: Job, candidate: Checkpoint) -> Pairing:
     ops = {op.name: op for op in job.plan.ops}
     config = loads(configs.changed(job.base.config, job.plan.config_changes), where="config.json")
     expected = Names.of(ops, config if isinstance(config, dict) else {})
-    found = Names.of(candidate.tensors, candidate.config)
+    found = Names.of(candidate.stored, candidate.config)
     result = Pairing()
     refs = _by_expected_name(ops, expected, candidate, found)
     stands_for = _tied(found)
     for name, op in ops.items():
-        ref = refs.get(name) or candidate.tensors.get(stands_for.get(name, ""))
+        ref = refs.get(name) or candidate.stored.get(stands_for.get(name, ""))
         if ref is not None:
             _add(result, name, op, ref)
         elif op.terms or name not in expected.unused:
@@ -93,7 +93,7 @@ def _by_expected_name(
     ops: Mapping[str, Op], expected: Names, candidate: Checkpoint, found: Names
 ) -> dict[str, TensorRef]:
     """The candidate's tensors under the plan's names; those that no parameter connects keep their own."""
-    refs = dict(candidate.tensors)
+    refs = dict(candidate.stored)
     if ops.keys() <= refs.keys() or refs.keys() <= ops.keys():
         return refs
     ours, theirs = dict(_whole_parameters(expected)), dict(_whole_parameters(found))
