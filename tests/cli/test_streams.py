@@ -342,7 +342,9 @@ def test_help_shows_examples_first_then_options_in_groups(verb: str, capfd: pyte
     assert headings[0] == "Examples"
     assert headings[-1] == "Output"
     assert f"  ingot {verb}" in said
-    order = ["Examples", "Arguments", "What changes the result", "How it runs", "Output"]
+    order = [
+        "Examples", "Arguments", "What changes the result", "How several adapters become one", "How it runs", "Output",
+    ]  # fmt: skip
     assert headings == [heading for heading in order if heading in headings]
     assert all(len(line) <= 100 for line in said.splitlines())
 

@@ -12,6 +12,7 @@ from ingot.cli.verbs.extract import extract
 from ingot.cli.verbs.inspect import inspect
 from ingot.cli.verbs.merge import merge
 from ingot.cli.verbs.plan import plan
+from ingot.cli.verbs.quantize import quantize
 from ingot.cli.verbs.validate import validate
 from ingot.cli.verbs.verify import verify
 from ingot.version import __version__
@@ -21,6 +22,7 @@ _EXAMPLES = (
     ("ingot plan ./llama-3.1-8b ./support-lora", "What a merge would do and cost; writes nothing."),
     ("ingot merge ./llama-3.1-8b ./support-lora -o ./llama-3.1-8b-support", "The same plan, executed."),
     ("ingot merge org/base@main ./style=0.7 ./facts=0.3 -o ./both", "Two adapters, each with a weight."),
+    ("ingot merge ./llama-3.1-8b ./support-lora -o ./gguf --to gguf:Q4_K_M", "The same, as one GGUF, in one pass."),
     ("ingot verify ./llama-3.1-8b-support --read", "Every byte against the artifact's record."),
     ("ingot validate ./llama-3.1-8b-support --reference ./llama-3.1-8b+./support-lora --samples tests.jsonl",
      "Is it the model that was trained?"),
@@ -42,5 +44,5 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (plan, merge, verify, validate, extract, inspect, demo, doctor):
+for _verb in (plan, merge, quantize, verify, validate, extract, inspect, demo, doctor):
     app.add_command(_verb)

@@ -14,7 +14,7 @@ from ingot.errors import UsageError
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
-    from ingot.extract import Extraction
+    from ingot.extract.result import Extraction
 
 _EXAMPLES = (
     ("ingot extract ./llama-3.1-8b ./llama-3.1-8b-support -o ./support-lora --rank 16",
@@ -66,8 +66,8 @@ def extract(
 ) -> None:
     """Decompose TUNED - BASE into an adapter that PEFT loads and `ingot merge` merges back; say how much it holds."""
     from ingot.cli.progress import bars
-    from ingot.extract import Budget, Request
-    from ingot.extract import extract as run
+    from ingot.extract.model import Budget, Request
+    from ingot.extract.run import extract as run
 
     if not target.strip() or "\0" in target:
         raise UsageError("ADAPTER is empty", found=repr(target))

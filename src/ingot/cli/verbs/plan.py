@@ -18,6 +18,8 @@ from ingot.cli.arguments import (
     result_options,
 )
 from ingot.cli.framework import RUN, Option, Verb
+from ingot.cli.gguf import gguf_options, gguf_request
+from ingot.cli.making import gguf_json, gguf_lines
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
@@ -42,6 +44,7 @@ _EXAMPLES = (
 @jobs_option
 @result_options
 @combine_options
+@gguf_options
 @output_flags
 @click.pass_obj
 def plan(
@@ -53,9 +56,10 @@ def plan(
 
     weighted = [parse_adapter(adapter) for adapter in adapters]
     where = Path(target) if target else None
-    asked = make_options(**options, adapters=[name for name, _ in weighted])
-    with prepare(parse_base(base), weighted, asked, target=where, jobs=jobs) as job:
+    gguf, imatrix = gguf_request(options)
+    asked = make_options(**options, adapters=[name for name, _ in weighted], gguf=gguf)
+    with prepare(parse_base(base), weighted, asked, target=where, jobs=jobs, imatrix=imatrix) as job:
         output = session.output
-        output.lines(as_lines(job.plan, output.width))
+        output.lines([*as_lines(job.plan, output.width), *gguf_lines(job)])
         output.essence(job.plan.digest)
-        output.result(verb="plan", **as_json(job.plan))
+        output.result(verb="plan", **as_json(job.plan), gguf=gguf_json(job))

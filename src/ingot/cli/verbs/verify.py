@@ -37,6 +37,8 @@ _EXAMPLES = (
               help="Where the base is now; from the Hub if left out.")  # fmt: skip
 @click.option("--adapter", "adapters", cls=Option, group=RESULT, metavar="ADAPTER", multiple=True,
               help="Where an adapter is now; once for each, in the order of the merge.")  # fmt: skip
+@click.option("--imatrix", cls=Option, group=RESULT, metavar="FILE",
+              help="Where the importance matrix of a GGUF is now.")  # fmt: skip
 @jobs_option
 @output_flags
 @click.pass_obj
@@ -48,6 +50,7 @@ def verify(
     against_inputs: bool,
     base: str | None,
     adapters: tuple[str, ...],
+    imatrix: str | None,
     jobs: int | None,
 ) -> None:
     """Check an artifact against its record: its form, every byte, or every byte computed anew.
@@ -56,8 +59,9 @@ def verify(
     """
     if read and against_inputs:
         raise UsageError("--read and --against-inputs exclude each other", hint="--against-inputs reads all, too.")
-    if (base or adapters) and not against_inputs:
-        raise UsageError("--base and --adapter belong to --against-inputs", hint="Add --against-inputs.")
+    if (base or adapters or imatrix) and not against_inputs:
+        what = "--base, --adapter and --imatrix belong to --against-inputs"
+        raise UsageError(what, hint="Add --against-inputs.")
     if not path.strip() or "\0" in path:
         raise UsageError("OUT is empty", found=repr(path))
     from ingot.cli.progress import Progress
@@ -71,8 +75,9 @@ def verify(
         found = verify_extraction(Path(path), read=depth is not Depth.STRUCTURE, progress=progress, stop=stop)
         if found is None:
             found = verify_artifact(
-                Path(path), depth=depth, base=base, adapters=adapters or None, progress=progress, stop=stop, jobs=jobs
-            )
+                Path(path), depth=depth, base=base, adapters=adapters or None, progress=progress, stop=stop, jobs=jobs,
+                imatrix=Path(imatrix) if imatrix else None,
+            )  # fmt: skip
         elif against_inputs:
             raise UsageError("an extracted adapter cannot be computed anew here", hint="Run `ingot extract` again.")
     _show(session.output, found)

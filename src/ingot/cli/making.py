@@ -1,0 +1,188 @@
+"""From options to an artifact: what `ingot merge` and `ingot quantize` show and do."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingot.errors import IngotError, OutputError, UsageError
+from ingot.plan.figures import LABEL_WIDTH, counted, nbytes_text, seconds_text
+
+if TYPE_CHECKING:
+    from ingot.cli.boundary import Session
+    from ingot.cli.output import Output
+    from ingot.engine.outcome import Outcome
+    from ingot.merge import Job
+    from ingot.plan.model import Options
+    from ingot.registry import Record
+
+
+def make(
+    session: Session,
+    /,
+    verb: str,
+    base: str,
+    weighted: Sequence[tuple[str, float]],
+    options: Options,
+    target: str,
+    *,
+    device: str,
+    jobs: int | None,
+    restart: bool,
+    verbose: bool,
+    imatrix: Path | None,
+) -> None:
+    """Plan, show, run, and say what came of it. Raises whatever the plan and the run raise."""
+    from ingot.merge import prepare
+
+    if not target.strip() or "\0" in target:
+        raise UsageError("OUT is empty", found=repr(target))
+    output, where = session.output, Path(target)
+    with prepare(base, weighted, options, target=where, jobs=jobs, imatrix=imatrix) as job:
+        _show_plan(output, job, verbose)
+        record, outcome = _made_before(output, job, where), None
+        if record is None:
+            outcome = _run(session, job, device, restart)
+            record = _read_record(where)
+        _show_verdict(output, verb, job, where, record, outcome)
+
+
+def _show_plan(output: Output, job: Job, verbose: bool) -> None:
+    from ingot.plan.render import as_json, as_lines, summary_lines
+
+    for line in (as_lines if verbose else summary_lines)(job.plan, output.width):
+        output.say(line)
+    for text in gguf_lines(job):
+        output.say(text)
+    output.say()
+    output.event("plan", **as_json(job.plan), gguf=gguf_json(job))
+
+
+def gguf_lines(job: Job) -> list[str]:
+    """The GGUF files of a job, each with its size and how many tensors have which type."""
+    if job.document is None:
+        return []
+    lines: list[str] = []
+    for of in job.document.formats:
+        for file in of.files:
+            types = Counter(entry.type for entry in file.entries)
+            counts = ", ".join(f"{kind} {number:,}" for kind, number in types.most_common())
+            lines.append(_line("GGUF" if not lines else "", f"{file.name}: {nbytes_text(file.nbytes)} ({counts})"))
+    makers = Counter(by for kind, by in job.document.backends.items() if kind not in ("F32", "F16", "BF16"))
+    return [*lines, _line("", f"quantized by {', '.join(makers)}")] if makers else lines
+
+
+def gguf_json(job: Job) -> list[dict[str, object]]:
+    """The same for scripts."""
+    formats = job.document.formats if job.document else ()
+    return [
+        {"type": of.name, "file": file.name, "nbytes": file.nbytes,
+         "types": dict(Counter(entry.type for entry in file.entries))}
+        for of in formats for file in of.files
+    ]  # fmt: skip
+
+
+def _run(session: Session, /, job: Job, device: str, restart: bool) -> Outcome:
+    from ingot.cli.progress import Progress
+
+    doing = "merging" if job.adapters else "quantizing"
+    with session.stopper.watched() as stop, Progress(session.output, job.nbytes, doing) as progress:
+        return job.run(device=device, restart=restart, stop=stop, progress=progress)
+
+
+def _made_before(output: Output, job: Job, target: Path) -> Record | None:
+    """The record of a finished artifact at `target`, where it is what this very job would make; None otherwise.
+
+    Then the run itself says what is wrong with the target.
+    """
+    from ingot.registry import verify
+    from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, sweep
+
+    if not (target / RECORD_NAME).is_file():
+        return None
+    output.say(f"{target} exists; comparing it with this plan ...")
+    try:
+        record = _read_record(target)
+    except IngotError:
+        return None
+    if record.internals.plan_digest != job.plan.digest:
+        return None
+    memory = DigestMemory()
+    for of, files in (("base", job.base.inputs), *((str(n), files) for n, files in enumerate(job.adapter_files))):
+        recorded = {name: entry.digest.sha256 for name, entry in record.dependencies(of).items()}
+        if recorded != {name: memory.sha256(file) for name, file in files.items()}:
+            return None
+    if not verify(target).ok:
+        return None
+    sweep(PosixDisk(), target)  # what a run that died right after its last step left
+    return record
+
+
+def _read_record(target: Path) -> Record:
+    from ingot.registry import read_record
+    from ingot.storage import RECORD_NAME, InputFile
+
+    with InputFile.open(target, RECORD_NAME, error=OutputError) as file:
+        return read_record(file.read(0, file.nbytes))
+
+
+def _show_verdict(output: Output, verb: str, job: Job, target: Path, record: Record, outcome: Outcome | None) -> None:
+    checks = record.statement.predicate.run.checks
+    nbytes, files = sum(subject.nbytes for subject in record.subjects.values()), len(record.subjects) + 1
+    adapter, changed = checks["adapter_tensors"], checks["tensors_changed"]
+    output.lines(
+        [
+            _line("Written" if outcome else "Unchanged", _what_happened(target, files, nbytes, outcome)),
+            *([_line("Adapters", _consumed(adapter))] if job.adapters else []),
+            _line("Tensors", f"{changed['planned']:,} changed, {checks['tensors_untouched']['planned']:,} untouched"),
+            _line("Identity", record.identity),
+        ]
+    )
+    idle = changed["no_change_seen"]
+    if idle:
+        output.warn(f"{counted(len(idle), 'changed tensor')} kept every value that was sampled, such as {idle[0]}")
+    _say_next(output, target, job)
+    output.essence(record.identity)
+    output.result(
+        verb=verb, output=str(target), already_made=outcome is None, identity=record.identity,
+        plan_digest=job.plan.digest, nbytes=nbytes, seconds=outcome.seconds if outcome else 0.0,
+        resumed=outcome.resumed if outcome else [], checks=checks,
+        files=[{"name": s.name, "nbytes": s.nbytes, "sha256": s.sha256} for s in record.subjects.values()],
+    )  # fmt: skip
+
+
+def _what_happened(target: Path, files: int, nbytes: int, outcome: Outcome | None) -> str:
+    what = f"{target}: {counted(files, 'file')}, {nbytes_text(nbytes)}"
+    if outcome is None:
+        return f"{what}; it already is this merge, nothing was written"
+    rate = f", {nbytes_text(outcome.written_nbytes / outcome.seconds)}/s" if outcome.seconds >= 1 else ""
+    resumed = f"; {counted(len(outcome.resumed), 'shard')} taken over from an earlier run" if outcome.resumed else ""
+    return f"{what} in {seconds_text(outcome.seconds)}{rate}{resumed}"
+
+
+def _consumed(adapter: Mapping[str, Any]) -> str:
+    explained = len(adapter["explained"])
+    text = f"{adapter['consumed']:,} of {adapter['total']:,} tensors merged"
+    return text + (f", {explained:,} without a part in it, as listed in the record" if explained else "")
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<{LABEL_WIDTH}}{text}"
+
+
+def _say_next(output: Output, target: Path, job: Job) -> None:
+    """The commands that a person types now."""
+    name = str(target)
+    output.say()
+    output.say(_line("Verify", f"ingot verify {shlex.quote(name)} --read"))
+    if job.document is not None:
+        first = target / job.document.formats[0].files[0].name
+        output.say(_line("Run", f"llama-cli -m {shlex.quote(str(first))}"))
+        return
+    model_class = job.plan.base.model_class
+    causal = model_class is None or model_class.endswith(("ForCausalLM", "LMHeadModel"))
+    loader = "AutoModelForCausalLM" if causal else model_class
+    output.say(_line("Load", f"transformers.{loader}.from_pretrained({name!r}, dtype='auto')"))
