@@ -126,7 +126,7 @@ def _told(
         return [(update, *site(update.path)) for update in adapter.updates]
     paths = targeted(adapter, names, replication)
     found = [(update, *site(update.path)) for update in (*adapter.updates, *adapter.implied(paths))]
-    layers = {update.path: place.module for update, place, _ in found if isinstance(update, LayerUpdate)}
+    layers = {update.path: update.sees(place.module) for update, place, _ in found if isinstance(update, LayerUpdate)}
     layers.update((path, site(path)[0].module) for path in paths if path not in layers)
     order = {path: number for number, path in enumerate(names.modules)}
     modules = dict(sorted(layers.items(), key=lambda item: order.get(item[1].path, len(order))))

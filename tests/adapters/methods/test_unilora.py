@@ -36,6 +36,11 @@ def test_conv1d_layers_of_gpt2_with_saved_indices_are_pefts(judge: Judge) -> Non
     judge.check("gpt2", peft.UniLoraConfig(r=3, save_indices=True, target_modules=["c_attn", "c_proj"]))
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_head_whose_weight_peft_saves_too_is_pefts(judge: Judge, saved: bool) -> None:
+    judge.check("llama", peft.UniLoraConfig(save_indices=saved, target_modules=["q_proj", "lm_head"]))
+
+
 @pytest.mark.parametrize("bias", ["all", "unilora_only"])
 def test_trained_biases_are_pefts(judge: Judge, bias: str) -> None:
     judge.check("llama_bias", peft.UniLoraConfig(target_modules=LAYERS, bias=bias))

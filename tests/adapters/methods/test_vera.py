@@ -7,10 +7,10 @@ import pytest
 
 from ingot.plan.model import Options
 from tests.adapters.methods.cuts import check_cuts
-from tests.adapters.methods.judge import Judge
+from tests.adapters.methods.judge import Judge, jitter
 from tests.adapters.methods.redrawn import check_rounding
 from tests.adapters.methods.wrong import FLAG, INTEGER, NUMBER, check_refusals, spoiled
-from tests.oracle.reference import adapter_tensors, merged, on_disk, write_adapter
+from tests.oracle.reference import adapter_tensors, assert_close, merged, on_disk, unheard, write_adapter
 
 LAYERS = ["q_proj", "k_proj", "down_proj"]
 pytestmark = pytest.mark.filterwarnings("ignore:Specified to not save")
@@ -46,6 +46,23 @@ def test_a_layer_that_is_not_in_the_file_counts_for_what_is_drawn(judge: Judge) 
     whole, ours = on_disk(sound.adapter / "ours"), on_disk(fewer / "ours")
     for name, tensor in ours.items():
         assert ("down_proj" in name) != tensor.equal(whole[name]), name
+
+
+def test_the_head_of_a_resized_vocabulary_counts_for_what_is_drawn(judge: Judge) -> None:
+    settings = {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["embed_tokens"]}
+    config = peft.VeraConfig(r=4, save_projection=False, **settings)
+    base, adapter = judge.base("llama"), judge.root / "vera-resized"
+    with unheard():
+        model = judge.load("llama")
+        model.resize_token_embeddings(90, mean_resizing=False)
+        wrapped = peft.get_peft_model(model, config)
+        jitter(wrapped)
+        wrapped.save_pretrained(adapter, save_embedding_layers=True)
+        again = judge.load("llama")
+        again.resize_token_embeddings(90, mean_resizing=False)
+        peft.PeftModel.from_pretrained(again, adapter).merge_and_unload().save_pretrained(adapter / "by-peft")
+    merged(base, adapter, adapter / "ours")
+    assert_close(on_disk(adapter / "ours"), on_disk(adapter / "by-peft"), 1e-5)
 
 
 def test_cuts_do_not_matter(judge: Judge) -> None:

@@ -224,8 +224,8 @@ class LayerUpdate:
     def edits(self, module: Module) -> tuple[Edit, ...]:
         """See `Update.edits`. On a module whose class is not known, what fits by its shapes is believed."""
         self._check_class(module)
-        first, module = copy_edits(self.copy, module)
-        edits = self.method.edits(self.layer, module)
+        first, _ = copy_edits(self.copy, module)
+        edits = self.method.edits(self.layer, self.sees(module))
         if any(edit.resizes for edit in first):
             edits = tuple(replace(edit, resizes=edit.parameter == "weight") for edit in edits)
         return first + edits
@@ -247,6 +247,10 @@ class LayerUpdate:
                 expected=" or ".join(sorted(names)),
                 found=f"{module.class_name or module.kind} `{module.path}` with {_shapes(module)}",
             )
+
+    def sees(self, module: Module) -> Module:
+        """The module as the layer finds it: of a resized vocabulary, with the copy's rows."""
+        return copy_edits(self.copy, module)[1]
 
     def among(self, modules: Mapping[str, Module]) -> Update:
         """The same update, told of every module that the adapter has a layer on."""

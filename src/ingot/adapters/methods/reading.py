@@ -69,9 +69,9 @@ def group_layers(
     explained.update(_take_repeats(method, config, layers))
     updates: list[Update] = _take_tokens(config, whole, adapter)
     for path in dict.fromkeys((*whole, *layers)):
-        copy = _copy(whole.get(path, ()), adapter) if path in layers else None
-        saved = [key for key in whole.get(path, ()) if copy is None or key.ref is not copy.ref]
         wrapped = path in layers or (implicit and config.targets(path) is not False)
+        copy = _copy(whole.get(path, ()), adapter) if wrapped else None
+        saved = [key for key in whole.get(path, ()) if copy is None or key.ref is not copy.ref]
         updates += _saved(config, path, saved, adapter, wrapped=wrapped)
         if path in layers:
             _check_targeted(config, path, layers[path])
@@ -85,10 +85,13 @@ def group_layers(
 def implied_layers(
     method: Method, config: MethodConfig, tensors: Sequence[TensorRef], adapter: int, paths: Iterable[str]
 ) -> tuple[Update, ...]:
-    """The layers on these modules of a method that is `implicit`: they have no tensors but the shared ones."""
-    matches = ((ref, method.shared_pattern.fullmatch(ref.name)) for ref in tensors)
+    """The layers on these modules of a method that is `implicit`: they have the shared tensors, and perhaps a copy."""
+    matches = [(ref, method.shared_pattern.fullmatch(ref.name)) for ref in tensors]
     shared = {match["name"]: Factor(adapter, ref) for ref, match in matches if match and method.shares(match["name"])}
-    return tuple(LayerUpdate(method, Layer(path, {}, shared, config)) for path in paths)
+    own = [ref for ref, match in matches if not match]
+    keys = [parse_parameter(ref, name) for ref, name in zip(own, without_prefix(own), strict=True)]
+    copies = {path: _copy([key for key in keys if key.path == path], adapter) for path in {key.path for key in keys}}
+    return tuple(LayerUpdate(method, Layer(path, {}, shared, config), copies.get(path)) for path in paths)
 
 
 def _take_repeats(method: Method, config: MethodConfig, layers: dict[str, dict[str, Factor]]) -> dict[str, str]:
