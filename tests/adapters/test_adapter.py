@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ingot.adapters import Adapter, Module, ModuleKind, load_tensor
 from ingot.errors import AdapterError, IngotError, MismatchError, NonFiniteError, UnsafeInputError, UsageError
@@ -57,7 +58,6 @@ def test_a_subfolder_cannot_leave_the_directory(subfolder: str, tmp_path: Path) 
     ("names", "text"),
     [
         ([], "no adapter_config"),
-        (["adapters.safetensors"], "no adapter_config"),
         (["adapter_config.json"], "no weights"),
         (["adapter_config.json", "adapter_model.safetensors.index.json"], "shards"),
     ],
@@ -76,11 +76,25 @@ def test_a_path_that_is_not_there_or_no_directory_is_refused(tmp_path: Path) -> 
             opened(tmp_path / name)
 
 
-def test_another_tools_weights_are_named(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+def test_weights_of_a_tool_that_is_not_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_adapter.bin").touch()
     with pytest.raises(AdapterError) as caught:
         opened(tmp_path)
-    assert "diffusers" in str(caught.value.hint)
+    assert "AdapterHub" in str(caught.value.hint)
+
+
+def test_names_that_no_format_has_are_shown(tmp_path: Path) -> None:
+    save_file({"something.else": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(AdapterError, match=r"no adapter of a format.*something\.else"):
+        opened(tmp_path)
+
+
+def test_pefts_tensors_without_their_config_are_told_from_those_of_other_tools(tmp_path: Path) -> None:
+    write_adapter(tmp_path, pair("q"), target_modules=["q"])
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(AdapterError) as caught:
+        opened(tmp_path)
+    assert "PEFT adapter without its adapter_config.json" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("content", [b"[]", b'{"r": 8, "r": 9}', b"{", b"\xff", b'{"r": NaN}', b""])
@@ -232,11 +246,12 @@ def test_a_real_file_becomes_updates_or_a_right_refusal(path: Path, tmp_path: Pa
         tensors = [(name, entry["dtype"], entry["shape"]) for name, entry in entries]
         raw, header = build_header(tensors, metadata, file=WEIGHTS)
         content = raw + bytes(header.file_nbytes - len(raw))
-    (tmp_path / WEIGHTS).write_bytes(content)
-    configs = found.get("adapter_configs") or [{"peft_type": "LORA", "target_modules": ["q_proj"]}]
-    (tmp_path / "adapter_config.json").write_text(_config_of(configs[0]))
-    if found["dialect"] == "peft":
-        adapter = opened(tmp_path)
+    (tmp_path / Path(found["path"]).name).write_bytes(content)
+    for config in found.get("adapter_configs", [])[:1]:
+        (tmp_path / "adapter_config.json").write_text(_config_of(config))
+    if found["dialect"].split("-")[0] in ("peft", "mlx", "diffusers") and "FINEGATES" not in found["dialect"]:
+        checkpoint = "_adapters" in found["path"]  # of a training run: not the file that its folder means
+        adapter = opened(tmp_path, file=Path(found["path"]).name if checkpoint else None)
         claimed = [ref.name for update in adapter.updates for ref in update.tensors]
         assert sorted([*claimed, *adapter.explained]) == sorted(adapter.tensors)
         assert len(adapter.tensors) == found["tensor_count"]

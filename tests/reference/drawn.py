@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 def draw(name: str, shape: Sequence[int], spread: float = 0.3) -> NDArray[np.float32]:
     """Normal numbers of this shape, seeded by the name."""
     numbers = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(shape))
-    return (spread * numbers).astype(np.float32)
+    return np.asarray(spread * numbers, np.float32)
 
 
 def draw_adapter(name: str, shape: Sequence[int]) -> NDArray[np.float32]:

@@ -27,6 +27,9 @@ from ingot.adapters.dialects.dialect import BaseFacts
 from ingot.errors import MismatchError
 
 _UNET = "UNet2DConditionModel"
+_CONVERT = "diffusers converts it: pipeline.load_lora_weights(FILE), then pipeline.save_lora_weights(DIRECTORY, ...)."
+#: The original names of Flux and Stable Diffusion 3.
+_OTHER_LAYOUT = re.compile(r"(double_blocks|single_blocks|joint_blocks)_")
 _ORIGINAL = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb)(?=[._])|out_[02]$")
 _BLOCK = re.compile(
     r"(?P<side>down|up)_blocks\.(?P<block>\d+)\.(?P<kind>resnets|attentions)\.(?P<number>\d+)(?P<rest>.*)"
@@ -89,18 +92,15 @@ class FlatNames:
         return found[0]
 
     def _hint(self, spelled: str) -> str:
+        """The way out for a name that was not found."""
+        if not self._is_unet and _ORIGINAL.match(spelled):
+            return f"The name is one of the original UNet's, and this base is no {_UNET}. {_CONVERT}"
+        if _OTHER_LAYOUT.match(spelled):
+            return f"The name is one of the transformer's original layout, which fuses q, k and v. {_CONVERT}"
         near = difflib.get_close_matches(spelled, self._paths, n=2)
-        if not near and not self._is_unet and _ORIGINAL.match(spelled):
-            return (
-                f"The name is one of the original UNet's, and this base is no {_UNET}. Give the UNet's folder, "
-                "or save the adapter in diffusers' form: pipeline.load_lora_weights, then save_lora_weights."
-            )
         if near:
             return f"Near: {', '.join(path for name in near for path in sorted(self._paths[name]))}. Is this the base?"
-        return (
-            "The adapter is for another model or another layout of it (BFL, ComfyUI). Save it in diffusers' form: "
-            "pipeline.load_lora_weights, then save_lora_weights."
-        )
+        return f"The adapter is for another model, or for another layout of it. {_CONVERT}"
 
 
 def original_names(paths: list[str]) -> Iterator[tuple[str, str]]:

@@ -70,7 +70,9 @@ class MlxUpdate:
     def edits(self, module: Module) -> tuple[Edit, ...]:
         """See `Update.edits`."""
         if not self._on_embedding(module):
-            return LoraUpdate(self.path, self.a.T, self.b.T, self.scale, magnitude=self.magnitude).edits(module)
+            # mlx-lm wraps no layer that stores its weight transposed, so no shape may be taken for one.
+            linear = replace(module, kind=ModuleKind.LINEAR) if module.kind is ModuleKind.UNKNOWN else module
+            return LoraUpdate(self.path, self.a.T, self.b.T, self.scale, magnitude=self.magnitude).edits(linear)
         update = LowRank(self.a, self.b, self.scale)
         if update.shape != module.parameters["weight"]:
             raise wrong_shape(self.a.ref, self.b.ref, module, "weight", update.shape)

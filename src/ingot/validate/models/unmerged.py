@@ -13,6 +13,7 @@ from typing import Any
 
 from ingot.adapters import LoraConfig
 from ingot.adapters.adapter import Adapter
+from ingot.adapters.dialects.dialect import DialectConfig
 from ingot.adapters.saved import is_embedding_of
 from ingot.adapters.versions import expert_layout, release_of
 from ingot.errors import MismatchError
@@ -101,6 +102,8 @@ def _check_loaded(weighted: Weighted, left: Sequence[str]) -> None:
 
 def _refuse(weighted: Weighted, *, several: bool, from_meta: bool) -> None:
     config, name = weighted.adapter.config, weighted.location.name
+    if isinstance(config, DialectConfig):
+        raise Unsupported(f"{name} is in the format of {config.title}, which PEFT does not load")
     lora = config if isinstance(config, LoraConfig) else None
     initialization = lora.init_lora_weights if lora else None
     if from_meta and isinstance(initialization, str) and initialization.lower() in ("pissa", "olora"):
