@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -80,3 +84,37 @@ def test_a_term_sees_another_parameter_of_its_module_block_by_block_wherever_it_
 
     Changes(lambda factor: factor.of(W), read, torch.device("cpu")).of(op, 0, 1)
     assert torch.equal(seen, W)
+
+
+def test_two_whole_matrices_are_never_looked_at_at_once() -> None:
+    """The plan has room for one; other workers wait, and those that need a term that is ready do not."""
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    class Decomposing:
+        formula, shape, needs = "f(W)", (4, 4), Needs.WHOLE
+
+        def factors(self) -> tuple[Factor, ...]:
+            return ()
+
+        def make(self, load: Load, whole: Whole, /) -> Apply:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.02)
+            with lock:
+                inside -= 1
+            return lambda tile, row: None
+
+        def flops(self) -> int:
+            return 0
+
+    ref = TensorRef("w", "F32", (4, 4), "file", 0, 64)
+    terms = (whole(Rewritten(Decomposing())), whole(Rewritten(Decomposing())))
+    ops = [Op(f"w{number}", "F32", (4, 4), ref, (4, 4), terms) for number in range(4)]
+    changes = Changes(lambda factor: torch.zeros(0), lambda *_: memoryview(bytearray(64)), torch.device("cpu"))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda op: changes.of(op, 0, 4), [*ops, *ops]))
+    assert [len(each) for each in found] == [2] * 8
+    assert most == 1

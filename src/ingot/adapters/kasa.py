@@ -9,11 +9,13 @@ Source: `KasaLinearVariant` of PEFT's tuners/lora/variants.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.forms import Whole
+from ingot.adapters.principal import SVD_NBYTES
 from ingot.adapters.terms import Apply, Load, Needs
 from ingot.errors import MismatchError
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Kasa:
     """round(W - its r smallest singular components) + scaling * (b * diagonal) @ a.
-
-    The decomposition needs the whole matrix at once: rows * columns * 4 bytes, three times.
 
     Attributes:
         dtype: of the base weight, as in a safetensors header: what the remainder is rounded to.
@@ -55,6 +55,11 @@ class Kasa:
     @property
     def shape(self) -> tuple[int, int]:
         return (self.b.shape[0], self.a.shape[1])
+
+    @property
+    def drawn_nbytes(self) -> int:
+        """Of the SVD, besides three matrices of the weight's size."""
+        return SVD_NBYTES * math.prod(self.shape)
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.b, self.diagonal, self.a)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ingot.adapters.terms import Load, Tiles
+from ingot.adapters.terms import Load, Needs, Tiles
 from ingot.checkpoint.quantized.encoded import Source
 from ingot.combine.combined import Combined
 from ingot.combine.running import Found
@@ -72,6 +72,7 @@ class Changes:
         self._finds: dict[tuple[str, int], _Slot] = {}
         self._blocks: dict[str, tuple[Block, ...]] = {}
         self._lock = threading.Lock()
+        self._whole = threading.RLock()
 
     def of(self, op: Op, begin: int, end: int) -> list[BlockChange]:
         """The changes of rows [begin, end) of the op's matrix, in order."""
@@ -95,7 +96,7 @@ class Changes:
         placed = op.terms[number]
 
         def prepare() -> tuple[BlockChange, int]:
-            tiles = _TermTiles(partial(self._tiles, op, number), partial(self._beside, placed))
+            tiles = self.tiles(op, number)
             if isinstance(placed.term, Combined):
                 apply = placed.term.ready(self._load, tiles, self._found(op, number, placed.term, tiles))
             else:
@@ -104,8 +105,19 @@ class Changes:
             nbytes = self._dtype.itemsize * elements + getattr(placed.term, "kept_nbytes", 0)
             return BlockChange(placed.rows, placed.columns, apply), nbytes
 
-        change: BlockChange = self._made((op.name, "change", number), prepare)
+        key = (op.name, "change", number)
+        if placed.term.needs is not Needs.WHOLE:
+            change: BlockChange = self._made(key, prepare)
+        elif (kept := self._slots.get(key)) is not None and kept.value is not None:
+            change = kept.value
+        else:  # one at a time: the plan's budget has room for one matrix and what its decomposition takes
+            with self._whole:
+                change = self._made(key, prepare)
         return change
+
+    def tiles(self, op: Op, number: int) -> Tiles:
+        """What term `number` of an op may see of the base, all terms before it applied."""
+        return _TermTiles(partial(self._tiles, op, number), partial(self._beside, op.terms[number]))
 
     def _found(self, op: Op, number: int, term: Combined, tiles: Tiles) -> Found:
         """What took passes over a whole tensor to find is kept for the whole run: it is some numbers."""
