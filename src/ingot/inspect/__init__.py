@@ -5,6 +5,7 @@ checkpoint   a model directory
 adapter      an adapter, a directory or a file, understood or refused
 artifact     a model directory with a record of ingot's
 file         one .safetensors or torch .bin file
+gguf         one GGUF file
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ingot.inspect.adapter import inspect_adapter, is_adapter_file
 from ingot.inspect.artifact import inspect_artifact
 from ingot.inspect.checkpoint import inspect_checkpoint
 from ingot.inspect.file import inspect_file
+from ingot.inspect.gguf import inspect_gguf
 from ingot.inspect.report import Report
 from ingot.storage import RECORD_NAME
 
@@ -32,6 +34,8 @@ def inspect_path(path: Path) -> Report:
         UsageError: it does not exist, or is of no kind that ingot knows.
         BaseError, AdapterError, CheckFailed, UnsafeInputError: it is of a known kind and cannot be read.
     """
+    if path.is_file() and path.suffix == ".gguf":
+        return inspect_gguf(path)
     if path.is_file():
         return inspect_adapter(path.parent, path.name) if is_adapter_file(path) else inspect_file(path)
     if not path.is_dir():

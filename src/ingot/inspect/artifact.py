@@ -43,7 +43,7 @@ def inspect_artifact(path: Path) -> Report:
 
 def _pairs(path: Path, record: Record) -> tuple[tuple[str, str | list[str]], ...]:
     recipe, internals = record.recipe, record.internals
-    run = record.statement.predicate.run
+    run, gguf = record.statement.predicate.run, record.recipe.options.gguf
     adapters = [
         f"{spec.name}" + (f"@{spec.revision}" if spec.revision else "") + f": {facts.method}, weight {spec.weight:g}"
         for spec, facts in zip(recipe.adapters, internals.adapters, strict=False)
@@ -52,11 +52,14 @@ def _pairs(path: Path, record: Record) -> tuple[tuple[str, str | list[str]], ...
     size = f"{counted(len(record.subjects) + 1, 'file')}, {nbytes_text(nbytes)}"
     consumed = run.checks.get("adapter_tensors", {})
     return (
-        ("Artifact", f"{path.resolve().name}: a merge by ingot {internals.ingot}, {run.metadata.finished_on}"),
+        (
+            "Artifact",
+            f"{path.resolve().name}: a {'merge' if recipe.adapters else 'quantization'} by ingot {internals.ingot}, {run.metadata.finished_on}",
+        ),
         ("Base", recipe.base.name + (f"@{recipe.base.revision}" if recipe.base.revision else "")),
         ("Adapters", adapters),
         *((("Method", recipe.options.method),) if recipe.options.method != "linear" else ()),
-        ("Size", f"{size}, {'/'.join(internals.dtypes.output)}"),
+        ("Size", f"{size}, {'/'.join(gguf.file_types if gguf else internals.dtypes.output)}"),
         ("Accounted", f"{consumed.get('consumed', '?')} of {consumed.get('total', '?')} adapter tensors merged"),
         ("Identity", record.identity),
         ("Plan", internals.plan_digest),

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import transformers
+
 import ingot.demo
+from tests.oracle.reference import unheard
 from tests.tiny_models import build
 
-TOKENIZER = Path(ingot.demo.__file__).parent / "data" / "ingot-demo-base"
+DATA = Path(ingot.demo.__file__).parent / "data"
+TOKENIZER, SAMPLES = DATA / "ingot-demo-base", DATA / "samples"
 #: What belongs to the tokenizer there.
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
@@ -72,13 +82,65 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def save_model(name: str, directory: Path, dtype: Any) -> Path:
-    """The model and the tokenizer in `directory`."""
+#: Families whose tokenizer is a SentencePiece model.
+PIECES = ("gemma", "gemma2", "phi3", "phi3_long")
+#: Settings that llama.cpp's converter takes otherwise than transformers writes them.
+CHANGED = {"falcon_multi_query": {"num_kv_heads": 1}}
+
+
+def save_model(name: str, directory: Path, dtype: torch.dtype) -> Path:
+    """The model and a tokenizer in `directory`. Weights have the same bits on every machine, and with every library."""
     model_class, config_class, settings = MODELS[name]
-    build(model_class, config_class, **settings).to(dtype).save_pretrained(directory)
+    with unheard():
+        model = build(model_class, config_class, **settings)
+        state = np.random.RandomState(7)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.from_numpy(_nearly_normal(state, tuple(parameter.shape))))
+        model.to(dtype).save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **CHANGED.get(name, {})}))
+    if name in PIECES:
+        (directory / "tokenizer.model").write_bytes(_pieces())
+        return directory
     for file in FILES:
         if (TOKENIZER / file).exists():
             shutil.copy(TOKENIZER / file, directory / file)
     return directory
 
 
+def save_adapter(name: str, base: Path, directory: Path) -> Path:
+    """PEFT's LoRA on all linear layers but the head; its products are exact in float32, in any order of adding."""
+    import peft
+
+    with unheard():
+        model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+        state = np.random.RandomState(11)
+        for key, parameter in wrapped.named_parameters():
+            if "lora_" in key:
+                values = state.randint(-3, 4, tuple(parameter.shape)) / 64
+                parameter.data.copy_(torch.from_numpy(values.astype(np.float32)))
+        wrapped.save_pretrained(directory)
+    return directory
+
+
+def _nearly_normal(state: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 of standard deviation 0.1: the sum of four uniform numbers."""
+    total = state.randint(-(1 << 20), 1 << 20, (4, *shape)).sum(axis=0)
+    return (total * (0.1 / (2 << 20) * math.sqrt(3))).astype(np.float32)
+
+
+@functools.cache
+def _pieces() -> bytes:
+    """A SentencePiece model of the demo's samples, trained here: it is the same every time."""
+    import sentencepiece
+
+    lines = [line for file in sorted(SAMPLES.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=512, model_type="bpe", byte_fallback=True,
+        pad_id=0, bos_id=1, eos_id=2, unk_id=3, num_threads=1, normalization_rule_name="identity",
+        user_defined_symbols=["<start_of_turn>"], minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    return model.getvalue()
