@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ingot.adapters import Adapter, Module, ModuleKind, load_tensor
-from ingot.errors import MismatchError, UsageError
-from tests.adapters.files import opened, write_adapter
+from ingot.errors import AdapterError, MismatchError, UsageError
+from tests.adapters.files import edit_config, opened, write_adapter
 
 E, R, S = 3, 2, 1.5
 WIDE, SQUARE = (E, 6, 4), (E, 4, 4)
@@ -142,3 +142,36 @@ def test_experts_of_before_transformers_5_are_scaled_by_their_own_rank(tmp_path:
     for update in opened(tmp_path).updates:
         (edit,) = update.edits(Module(update.path, ModuleKind.LINEAR, {"weight": (6, 8)}))
         assert edit.term.scaling == pytest.approx(3 / 2)
+
+
+@pytest.mark.parametrize("shape", [WIDE, SQUARE])
+def test_a_block_of_columns_for_each_expert_is_read_where_unsloth_trained_it(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    tensors = save(tmp_path, shape, swapped=True, peft_version="0.21.2")
+    A = tensors["m.experts.lora_A.weight"].double().reshape(E, R, -1)
+    # unsloth-zoo before #1269, temporary_patches/qwen3_moe.py: weight_B.view(dim_B, num_experts, rank)
+    B = tensors["m.experts.lora_B.weight"].double().view(-1, E, R)
+    expected = S * torch.stack([B[:, expert] @ A[expert] for expert in range(E)])
+    with Adapter.open(tmp_path, adapter_index=0, expert_layout="unsloth") as adapter:
+        found = our_delta(adapter, experts(shape))
+    assert (found - expected).abs().max() < 1e-6
+    with Adapter.open(tmp_path, adapter_index=0) as adapter:
+        assert (our_delta(adapter, experts(shape)) - expected).abs().max() > 0.1
+    edit_config(tmp_path, lora_B_layout="grouped_by_expert")
+    with Adapter.open(tmp_path, adapter_index=0) as adapter:
+        assert (our_delta(adapter, experts(shape)) - expected).abs().max() < 1e-6
+
+
+def test_a_layout_that_the_config_tells_otherwise_or_nobody_knows_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, WIDE, swapped=True, lora_B_layout="grouped_by_expert")
+    with pytest.raises(UsageError, match=r"grouped_by_expert.*--expert-layout peft"):
+        opened(tmp_path, expert_layout="peft")
+    assert opened(tmp_path, expert_layout="unsloth").config.expert_blocks
+    edit_config(tmp_path, lora_B_layout="column_major")
+    with pytest.raises(AdapterError, match="lora_B_layout"):
+        opened(tmp_path)
+    parts = {"gate_up_proj": {"lora_B_layout": "rank_major"}, "down_proj": {"lora_B_layout": "grouped_by_expert"}}
+    edit_config(tmp_path, lora_B_layout=..., unsloth_fused_expert_lora={"parameters": parts})
+    with pytest.raises(AdapterError, match="two layouts"):
+        opened(tmp_path)

@@ -15,7 +15,7 @@ from ingot.adapters.dialects import BaseFacts, Content, Reading, dialect_of, tor
 from ingot.adapters.dialects.dialect import DialectConfig
 from ingot.adapters.dialects.mlx import is_mlx_config
 from ingot.adapters.edit import Update
-from ingot.adapters.lora_config import LoraConfig
+from ingot.adapters.lora_config import LAYOUTS, LoraConfig
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.parsing import group, implied, is_implicit, method_of, parse_config
 from ingot.adapters.saved import SavedUpdate, is_embedding
@@ -34,7 +34,7 @@ SIDE_FILES = (
     "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
 #: How `lora_B` of an expert stack is laid out: as PEFT saves it, or a block for each expert as Unsloth's training did.
-EXPERT_LAYOUTS = ("peft", "unsloth")
+EXPERT_LAYOUTS = {"peft": "rank_major", "unsloth": "grouped_by_expert"}
 _WRAPPED = (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV, ModuleKind.MULTIHEAD)
 
 
@@ -77,7 +77,7 @@ class Adapter:
         file: str | None = None,
         subfolder: str | None = None,
         assume_peft_version: str | None = None,
-        expert_layout: str = "peft",
+        expert_layout: str | None = None,
     ) -> Adapter:
         """Open and check an adapter.
 
@@ -86,7 +86,7 @@ class Adapter:
             file: the weights file in it, where the directory may hold others.
             subfolder: where the adapter lies inside `path`: PEFT saves every adapter but `default` under its name.
             assume_peft_version: the release that trained it, where the file says nothing or something wrong.
-            expert_layout: one of EXPERT_LAYOUTS.
+            expert_layout: one of EXPERT_LAYOUTS, where the config does not tell; PEFT's by default.
 
         Raises:
             AdapterError: no adapter, a broken one, or one of a kind that has no merged form.
@@ -247,12 +247,21 @@ def read_tensors(file: InputFile) -> tuple[tuple[TensorRef, ...], Mapping[str, s
     return header.tensors, header.metadata or {}
 
 
-def _as_asked(config: AdapterConfig, version: str | None, expert_layout: str) -> AdapterConfig:
+def _as_asked(config: AdapterConfig, version: str | None, expert_layout: str | None) -> AdapterConfig:
     """PEFT's config with what the user knows better."""
     if version is not None:
         config = replace(config, peft_version=version)
-    if expert_layout == "unsloth" and isinstance(config, LoraConfig):
-        config = replace(config, expert_blocks=True)
+    if expert_layout is not None and isinstance(config, LoraConfig):
+        told, asked = config.raw.get("lora_B_layout"), EXPERT_LAYOUTS[expert_layout]
+        if told not in (None, asked):
+            raise UsageError(
+                "the adapter's config says another layout of expert stacks",
+                where=f"`lora_B_layout` in {CONFIG_NAME}",
+                expected=f"{told}, by the config",
+                found=f"--expert-layout {expert_layout}",
+                hint="Leave --expert-layout out.",
+            )
+        config = replace(config, expert_blocks=LAYOUTS[asked])
     return config
 
 

@@ -8,7 +8,7 @@ fast index of its columns. With B_e = B.reshape(out, r, E)[:, :, e] and A_e = A.
 Which of the two depends on the PEFT release (see `versions`). The file does not name the parameter either: PEFT wraps
 one after another in the order in which the module declares them, so that the first one is the innermost `base_layer`.
 Unsloth read B block by block until September 2026, as [out, E * r] with the expert as the slow index, and saved such
-adapters in the same names and shapes (unsloth-zoo #1269): `LoraConfig.expert_blocks`.
+adapters in the same names and shapes (unsloth-zoo #1269); since then its config says which: `LoraConfig.expert_blocks`.
 Source: `ParamWrapper` and `_inject_parameters` of PEFT 0.17 .. 0.21.2.
 """
 

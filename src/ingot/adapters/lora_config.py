@@ -37,7 +37,7 @@ class BlockDiagonal:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(AdapterConfig):
-    """A LoRA adapter's configuration; names as in PEFT, but `expert_blocks`, which no file tells: see `experts`."""
+    """A LoRA adapter's configuration; names as in PEFT, but `expert_blocks`: how stacks are read, see `experts`."""
 
     r: int = 8
     lora_alpha: float = 8
@@ -104,6 +104,7 @@ def parse_lora(fields: Fields) -> LoraConfig:
         ensure_weight_tying=fields.boolean("ensure_weight_tying"),
         block_diagonal=_block_diagonal(fields),
         kasa=_uses_kasa(fields),
+        expert_blocks=_expert_blocks(fields),
     )
     refuse_unmergeable(fields.raw, config.init_lora_weights, fields.where)
     if config.use_dora and config.lora_bias:
@@ -120,6 +121,23 @@ def _uses_kasa(fields: Fields) -> bool:
     """Whether `kasa_config` is there, be it empty: its values only weigh losses in training."""
     fields.mapping("kasa_config")
     return isinstance(fields.raw.get("kasa_config"), dict)
+
+
+#: What Unsloth writes of the layout of expert stacks since September 2026 -> whether each expert has a block.
+LAYOUTS = {"rank_major": False, "grouped_by_expert": True}
+
+
+def _expert_blocks(fields: Fields) -> bool:
+    """The layout that Unsloth recorded; PEFT's where it says nothing. Source: unsloth-zoo #1232."""
+    inner = Fields(fields.mapping("unsloth_fused_expert_lora"), f"unsloth_fused_expert_lora of {fields.where}")
+    told = [part.get("lora_B_layout") for part in inner.mapping("parameters").values() if isinstance(part, Mapping)]
+    found = {layout for layout in (fields.raw.get("lora_B_layout"), *told) if layout is not None}
+    if not all(isinstance(layout, str) for layout in found) or not found <= LAYOUTS.keys():
+        fields.refuse("lora_B_layout", " or ".join(LAYOUTS))
+    if len(found) > 1:
+        what = "expert stacks of two layouts in one adapter are not supported"
+        raise AdapterError(what, where=f"`lora_B_layout` in {fields.where}", found=", ".join(sorted(found)))
+    return LAYOUTS[found.pop()] if found else False
 
 
 def _block_diagonal(fields: Fields) -> BlockDiagonal | None:

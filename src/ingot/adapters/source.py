@@ -40,9 +40,9 @@ def find_root(path: Path, *, file: str | None, subfolder: str | None) -> tuple[P
         hint = f"Name one of them: `{path / inner[0]}`."
         raise AdapterError("the adapters lie in folders of this directory", where=path, found=shown, hint=hint)
     adapterhub = "It holds `pytorch_adapter.bin` of AdapterHub: its bottleneck layers have no merged form."
-    hint = adapterhub if "pytorch_adapter.bin" in names else None
+    tool = adapterhub if "pytorch_adapter.bin" in names else None
     what = f"no {CONFIG_NAME}, and no weights of another tool, so this is no adapter"
-    raise AdapterError(what, where=path, hint=hint)
+    raise AdapterError(what, where=path, hint=tool)
 
 
 def candidates(names: list[str]) -> list[str]:

@@ -115,8 +115,9 @@ def result_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Go on where the adapter lacks tensors that its config speaks of, or its new head is not whole."),
         _option("--component", group=RESULT, metavar="NAME",
                 help="Which of the adapter's components BASE is: unet, transformer, text_encoder, text_encoder_2 …"),
-        _option("--expert-layout", group=RESULT, type=click.Choice(EXPERT_LAYOUTS), default="peft", show_default=True,
-                help="How an expert stack's lora_B is read; unsloth: trained by Unsloth before September 2026."),
+        _option("--expert-layout", group=RESULT, type=click.Choice(EXPERT_LAYOUTS),
+                help="How an expert stack's lora_B is read; unsloth: trained by Unsloth before September 2026. "
+                     "Default: as its config says, else as PEFT saves it."),
     )  # fmt: skip
     return _apply(options, function)
 

@@ -221,7 +221,7 @@ class Options:
     epsilon: float | None = None
     take: tuple[int, ...] = ()
     component: str | None = None
-    expert_layout: str = "peft"
+    expert_layout: str | None = None
     base_as: str = "stored"
     gguf: GgufOptions | None = None
 

@@ -37,7 +37,7 @@ class Weighted:
         number: int,
         weight: float,
         assume_peft_version: str | None,
-        expert_layout: str = "peft",
+        expert_layout: str | None = None,
     ) -> Weighted:
         """Open adapter `number` of a plan. Raises what `Adapter.open` raises."""
         adapter = Adapter.open(

@@ -121,7 +121,7 @@ def command(plan: Plan) -> str:
     words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []
     words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
     words += ["--component", options.component] if options.component else []
-    words += ["--expert-layout", options.expert_layout] if options.expert_layout != "peft" else []
+    words += ["--expert-layout", options.expert_layout] if options.expert_layout else []
     words += _combining(options)
     words += _gguf(options.gguf) if options.gguf else []
     return shlex.join([printable(word) for word in [*words, "-o", "OUT"]])

@@ -133,7 +133,7 @@ def _layers(content: Content, component: str, found: Group, metadata: Mapping[st
     made = found.layers(content)
     if config is None:
         return made
-    if config.block_diagonal is not None or Method.of(config.init_lora_weights) is not None:
+    if config.block_diagonal is not None or config.kasa or Method.of(config.init_lora_weights) is not None:
         raise AdapterError(f"{config.title} in diffusers' form is not supported", where=METADATA_KEY,
                            hint="Save it with PEFT's own save_pretrained.")  # fmt: skip
     return tuple(_scaled(layer, config) for layer in made)
