@@ -14,7 +14,7 @@ import torch
 from ingot.adapters.terms import Load, Needs, Tiles
 from ingot.checkpoint.quantized.encoded import Source
 from ingot.combine.combined import Combined
-from ingot.combine.running import Found
+from ingot.combine.running import Found, Running
 from ingot.engine.blocks import Block, blocks_of
 from ingot.kernels.dtypes import as_tensor
 from ingot.kernels.feedback import Preserve, Subspace
@@ -26,6 +26,8 @@ from ingot.plan.model import Op, PlacedTerm, Rounding
 
 #: Prepared factors that are kept; the ones in use by a worker live as long as it needs them.
 KEPT_NBYTES = 16 << 20
+#: Terms that took a look at a whole matrix are dear to make again: so many are kept, whatever their size.
+KEPT_WHOLES = 2
 
 #: Elements [first, last) of a base's tensor, in the dtype that it is shown in.
 ReadSource = Callable[[Source, int, int], memoryview]
@@ -72,6 +74,7 @@ class Changes:
         self._finds: dict[tuple[str, int], _Slot] = {}
         self._blocks: dict[str, tuple[Block, ...]] = {}
         self._lock = threading.Lock()
+        self._wholes: OrderedDict[Key, BlockChange] = OrderedDict()
         self._whole = threading.RLock()
 
     def of(self, op: Op, begin: int, end: int) -> list[BlockChange]:
@@ -98,34 +101,44 @@ class Changes:
         def prepare() -> tuple[BlockChange, int]:
             tiles = self.tiles(op, number)
             if isinstance(placed.term, Combined):
-                apply = placed.term.ready(self._load, tiles, self._found(op, number, placed.term, tiles))
+                running = placed.term.running(self._load, tiles)
+                apply = running.changing(self._found(op, number, running))
             else:
                 apply = placed.term.prepare(self._load, tiles)
             elements = sum(torch.Size(f.shape).numel() for f in placed.term.factors())
             nbytes = self._dtype.itemsize * elements + getattr(placed.term, "kept_nbytes", 0)
             return BlockChange(placed.rows, placed.columns, apply), nbytes
 
-        key = (op.name, "change", number)
-        if placed.term.needs is not Needs.WHOLE:
-            change: BlockChange = self._made(key, prepare)
-        elif (kept := self._slots.get(key)) is not None and kept.value is not None:
-            change = kept.value
-        else:  # one at a time: the plan's budget has room for one matrix and what its decomposition takes
-            with self._whole:
-                change = self._made(key, prepare)
+        # subtle: who looks at tiles may need an earlier term of the op, and must then hold the lock of that one first
+        wholes = any(earlier.term.needs is Needs.WHOLE for earlier in op.terms[: number + 1])
+        if wholes and placed.term.needs is not Needs.TILE:
+            return self._made_alone((op.name, "change", number), lambda: prepare()[0])
+        change: BlockChange = self._made((op.name, "change", number), prepare)
         return change
+
+    def _made_alone(self, key: Key, make: Callable[[], BlockChange]) -> BlockChange:
+        """Made by one worker at a time: the plan's budget has room for one matrix and what its decomposition takes."""
+        ready = self._wholes.get(key)
+        if ready is None:
+            with self._whole:
+                ready = self._wholes.get(key)
+                if ready is None:
+                    ready = self._wholes[key] = make()
+                    while len(self._wholes) > KEPT_WHOLES:
+                        self._wholes.popitem(last=False)
+        return ready
 
     def tiles(self, op: Op, number: int) -> Tiles:
         """What term `number` of an op may see of the base, all terms before it applied."""
         return _TermTiles(partial(self._tiles, op, number), partial(self._beside, op.terms[number]))
 
-    def _found(self, op: Op, number: int, term: Combined, tiles: Tiles) -> Found:
+    def _found(self, op: Op, number: int, running: Running) -> Found:
         """What took passes over a whole tensor to find is kept for the whole run: it is some numbers."""
         with self._lock:
             slot = self._finds.setdefault((op.name, number), _Slot())
         with slot.lock:
             if slot.value is None:
-                slot.value = term.find(self._load, tiles)
+                slot.value = running.find()
             found: Found = slot.value
             return found
 

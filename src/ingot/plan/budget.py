@@ -45,6 +45,7 @@ def budget(
     largest = max((4 * sum(math.prod(f.shape) for f in t.factors()) for t in terms), default=0)
     decoded = [op.source for op in plan.ops if isinstance(op.source, Encoded)]
     kept = max((getattr(t, "kept_nbytes", 0) for t in terms), default=0)
+    wholes = max((getattr(t, "kept_nbytes", 0) for t in terms if t.needs == "whole"), default=0)
     drawn = max((getattr(t, "drawn_nbytes", 0) for t in terms), default=0)
     preserved = max((_basis_nbytes(op) for op in plan.ops), default=0) * len(plan.adapters)
     rate = measured or ASSUMED_NBYTES_PER_SECOND
@@ -59,6 +60,7 @@ def budget(
         + max(0, largest - KEPT_NBYTES)
         + whole
         + max(0, kept - KEPT_NBYTES)
+        + wholes
         + drawn
         + _decoding_nbytes(decoded, jobs)
         + preserved
