@@ -30,6 +30,7 @@ from ingot.storage.inputs import InputFile
 from ingot.version import __version__
 
 if TYPE_CHECKING:
+    from ingot.plan.interference import Interference
     from ingot.engine.outcome import Sink
     from ingot.quantize.gguf.document import Document
     from ingot.engine.outcome import Outcome
@@ -111,6 +112,12 @@ class Job:
     def nbytes(self) -> int:
         """Bytes that a run writes, beside small files."""
         return self.document.nbytes if self.document else sum(shard.nbytes for shard in self.plan.shards)
+
+    def interference(self) -> Interference:
+        """How the adapters get in each other's way: reads their factors, and some rows of the base."""
+        from ingot.engine.interference import measure
+
+        return measure(self.plan, self.base.inputs, self.adapter_files)
 
     def _sink(self) -> Sink | None:
         if self.document is None:

@@ -21,7 +21,7 @@ from ingot.errors import MismatchError
 from ingot.naming.placed import Beside, PlacedTerm
 
 if TYPE_CHECKING:
-    from ingot.combine.running import Found
+    from ingot.combine.running import Running
 
 #: Terms that add to W whatever W is.
 Additive = LowRank | Add | Plus
@@ -94,6 +94,16 @@ class Combined:
             for near in placed.beside
         )
 
+    @property
+    def kept_nbytes(self) -> int:
+        """What its terms hold between tiles, all at once; see `forms`."""
+        return sum(getattr(placed.term, "kept_nbytes", 0) for one in self.contributions for placed in one.terms)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        """What they take for a moment, one at a time."""
+        return max(getattr(placed.term, "drawn_nbytes", 0) for one in self.contributions for placed in one.terms)
+
     def factors(self) -> tuple[Factor, ...]:
         return tuple(factor for one in self.contributions for placed in one.terms for factor in placed.term.factors())
 
@@ -105,20 +115,15 @@ class Combined:
     def transposed(self) -> Combined:
         raise MismatchError("a combined update is of a tensor as it is stored", where=self.tensor)
 
-    def find(self, load: Load, tiles: Tiles) -> Found:
-        """What must be known of all elements: some numbers, small enough to be kept for a whole run."""
+    def running(self, load: Load, tiles: Tiles) -> Running:
+        """Its terms prepared. What `find` finds of all elements are some numbers, that may be kept for a whole run."""
         from ingot.combine.running import Running
 
-        return Running(self, load, tiles).find()
-
-    def ready(self, load: Load, tiles: Tiles, found: Found) -> Apply:
-        """`prepare`, with what `find` found."""
-        from ingot.combine.running import Running
-
-        return Running(self, load, tiles).changing(found)
+        return Running(self, load, tiles)
 
     def prepare(self, load: Load, tiles: Tiles, /) -> Apply:
-        return self.ready(load, tiles, self.find(load, tiles))
+        running = self.running(load, tiles)
+        return running.changing(running.find())
 
     def flops(self) -> int:
         once = sum(placed.term.flops() for one in self.contributions for placed in one.terms)

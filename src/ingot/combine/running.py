@@ -53,7 +53,7 @@ class Running:
     # -- looking ------------------------------------------------------------------------------------------------
 
     def find(self) -> Found:
-        """See `Combined.find`: no pass, or two to four."""
+        """What must be known of all elements before the first is changed: no pass over them, or two to four."""
         combined = self._combined
         if not combined.looks:
             return Found(tuple(() for _ in self._deltas))
@@ -61,7 +61,7 @@ class Running:
         if combined.combination.method is Method.SCE:
             return self._find_sce(size)
         ranks = self._keep.ranks(size)
-        census = Census(lambda: ((row, list(map(magnitudes, deltas))) for row, deltas in self._sweep()), size)
+        census = Census(lambda: ((row, [magnitudes(delta) for delta in deltas]) for row, deltas in self._sweep()), size)
         return Found(tuple(census.cuts([ranks] * len(self._deltas))))
 
     def _find_sce(self, size: int) -> Found:
@@ -94,7 +94,7 @@ class Running:
     # -- changing -----------------------------------------------------------------------------------------------
 
     def changing(self, found: Found) -> Apply:
-        """See `Combined.ready`."""
+        """What changes tiles, by what was found."""
         scale = self._combined.combination.scale
 
         def apply(tile: torch.Tensor, row: int) -> None:
