@@ -111,6 +111,21 @@ def test_a_layer_of_another_shape_is_refused_naming_its_tensor(tensors: dict[str
         update.edits(MODULE)
 
 
+@pytest.mark.parametrize("role", ["lora_down.weight", "hada_w1_a", "lokr_w1", "weight"])
+def test_a_layer_of_matrices_on_a_vector_is_refused(role: str, tmp_path: Path) -> None:
+    roles = {
+        "lora_down.weight": {"lora_up.weight": (4, 2), "lora_down.weight": (2, 1)},
+        "hada_w1_a": {"hada_w1_a": (4, 2), "hada_w1_b": (2, 1), "hada_w2_a": (4, 2), "hada_w2_b": (2, 1)},
+        "lokr_w1": {"lokr_w1": (2, 1), "lokr_w2": (2, 1)},
+        "weight": {"weight": (4,)},
+    }[role]
+    own = drawn(**{f"{Q}.{name}".replace(".", "__"): shape for name, shape in roles.items()})
+    own |= {f"{Q}.on_input": np.array(1)} if role == "weight" else {}
+    (update,) = adapter(tmp_path, own).updates
+    with pytest.raises(MismatchError, match="does not fit"):
+        update.edits(Module("norm", ModuleKind.UNKNOWN, {"weight": (4,)}))
+
+
 def test_a_kernel_of_one_fits_a_matrix_and_the_other_way_round(tmp_path: Path) -> None:
     flat = adapter(tmp_path / "a", layer()).updates[0]
     assert flat.edits(Module(TO_Q, ModuleKind.UNKNOWN, {"weight": (4, 4, 1, 1)}))[0].term.shape == (4, 4)
@@ -178,6 +193,14 @@ def test_names_of_the_original_unet_are_for_a_unet_alone(tmp_path: Path) -> None
     with pytest.raises(MismatchError) as caught:
         on(found, *PATHS, _class_name="SomeTransformer2DModel")
     assert "UNet2DConditionModel" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("prefix", ["text_model.", ""])
+def test_a_text_encoder_is_found_whichever_transformers_saved_it(prefix: str, tmp_path: Path) -> None:
+    found = adapter(tmp_path, layer("lora_te1_text_model_encoder_layers_0_mlp_fc1"))
+    paths = {"encoder.layers.0.mlp.fc1", f"{prefix}encoder.layers.0.mlp.fc1"}
+    fitted = on(found, *paths, model_type="clip_text_model")
+    assert fitted.updates[0].path == f"{prefix}encoder.layers.0.mlp.fc1"
 
 
 def test_two_names_of_one_module_are_refused(tmp_path: Path) -> None:

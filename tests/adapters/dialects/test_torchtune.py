@@ -63,6 +63,7 @@ def test_qwens_rows_stay_as_they_are(tmp_path: Path) -> None:
         ({f"{Q}.lora_a.weight": np.zeros((2, 8), np.float32)}, CONFIG, LLAMA, r"counterpart.*lora_b\.weight"),
         ({**pair(), "layers.0.attn.qkv.lora_a.weight": np.zeros((2, 8), np.float32)}, CONFIG, LLAMA, "qkv"),
         ({**pair(), "decoder.x": np.zeros(3, np.float32)}, CONFIG, LLAMA, r"decoder\.x"),
+        ({**pair(), f"{Q}.magnitude": np.zeros(5, np.float32)}, CONFIG, LLAMA, "magnitude has the wrong shape"),
         (pair(), CONFIG, {"model_type": "gemma"}, "model_type gemma"),
         (pair(), CONFIG, {**LLAMA, "num_attention_heads": 3}, "no whole heads"),
         (pair(), CONFIG, {"model_type": "llama"}, "no whole heads"),

@@ -27,6 +27,7 @@ from ingot.adapters.dialects.dialect import BaseFacts
 from ingot.errors import MismatchError
 
 _UNET = "UNet2DConditionModel"
+_TEXT = "text_model."
 _CONVERT = "diffusers converts it: pipeline.load_lora_weights(FILE), then pipeline.save_lora_weights(DIRECTORY, ...)."
 #: The original names of Flux and Stable Diffusion 3.
 _OTHER_LAYOUT = re.compile(r"(double_blocks|single_blocks|joint_blocks)_")
@@ -63,6 +64,9 @@ class FlatNames:
         self._paths: dict[str, set[str]] = {}
         for path in base.paths:
             self._paths.setdefault(_flat(path), set()).add(path)
+        if base.config.get("model_type") == "clip_text_model" and not any(p.startswith(_TEXT) for p in base.paths):
+            for path in base.paths:  # saved by transformers 5, which left this prefix out
+                self._paths.setdefault(_flat(_TEXT + path), set()).add(path)
         if self._is_unet:
             for path, original in original_names(sorted(base.paths)):
                 self._paths.setdefault(_flat(original), set()).add(path)

@@ -119,6 +119,7 @@ class Kind:
         may: roles that may stand beside them.
         term: what it does to a weight of this shape; None where it changes the bias alone.
         ranked: roles whose first axis is the rank.
+        of_vectors: whether the weight may be a mere vector, as a norm's is.
     """
 
     title: str
@@ -127,6 +128,7 @@ class Kind:
     term: Callable[[Layer, tuple[int, ...]], Term] | None
     may: frozenset[str] = frozenset()
     ranked: tuple[str, ...] = ()
+    of_vectors: bool = False
 
     @property
     def roles(self) -> frozenset[str]:
@@ -145,8 +147,8 @@ KINDS = (
          ((("lokr_w1",), ("lokr_w1_a", "lokr_w1_b")), (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))), _kronecker,
          frozenset({"alpha", "dora_scale"}), ("lokr_w2_b", "lokr_w1_b")),
     Kind("LyCORIS (IA)³", frozenset({"weight", "on_input"}), ((("weight", "on_input"),),), _stretch),
-    Kind("full difference", frozenset({"diff"}), ((("diff",),),), _difference),
-    Kind("norms", frozenset({"w_norm"}), ((("w_norm",),),), _difference),
+    Kind("full difference", frozenset({"diff"}), ((("diff",),),), _difference, of_vectors=True),
+    Kind("norms", frozenset({"w_norm"}), ((("w_norm",),),), _difference, of_vectors=True),
     Kind("biases", frozenset(BIASES), (), None),
 )  # fmt: skip
 ROLES = frozenset({role for kind in KINDS for role in kind.roles})

@@ -76,6 +76,8 @@ class Layer:
         edits: list[Edit] = []
         if self.kind.term is not None:
             shape = self._shape(module, "weight", self.tensors[0])
+            if len(shape) < 2 and not self.kind.of_vectors:
+                raise self.mismatch(next(iter(self.roles)), shape)
             edits.append(Edit("weight", 0, self._with_length(self.kind.term(self, shape), shape)))
         for role in BIASES:
             if role in self.roles:

@@ -115,7 +115,11 @@ def _update(pair: _Pair, rank: int, alpha: float) -> LoraUpdate:
         raise MismatchError("the rank of a tensor is not that of the config", where=f"`{a.ref.name}`",
                             expected=f"rank {rank}, by {CONFIG_NAME}", found=list(a.shape),
                             hint="Use the adapter_config.json that was saved together with these weights.")  # fmt: skip
-    return LoraUpdate(pair.path, a, b, alpha / rank, magnitude=pair.tensors.get("magnitude"))
+    magnitude = pair.tensors.get("magnitude")
+    if magnitude is not None and magnitude.shape != (b.shape[0],):
+        raise AdapterError("the DoRA magnitude has the wrong shape", where=f"`{magnitude.ref.name}`",
+                           expected=[b.shape[0]], found=list(magnitude.shape))  # fmt: skip
+    return LoraUpdate(pair.path, a, b, alpha / rank, magnitude=magnitude)
 
 
 def _in_order(update: LoraUpdate, base: BaseFacts) -> LoraUpdate:
