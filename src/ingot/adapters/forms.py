@@ -79,7 +79,9 @@ class Delta(Protocol):
 class Rewrite(Protocol):
     """f(W[rows, columns]): data until `make` reads its factors.
 
-    One that must see other parameters of its module has their names in an attribute `beside`.
+    One that must see other parameters of its module has their names in an attribute `beside`. One that needs more
+    memory than its factors and, where it needs all of W, three times W says so: `kept_nbytes` is what it holds between
+    tiles in float32, and `drawn_nbytes` what it takes besides while it gets ready.
     """
 
     @property
@@ -195,7 +197,13 @@ class Rewritten:
     def kept_nbytes(self) -> int:
         """Bytes that it holds between tiles besides its factors: turned, all of the result."""
         rows, columns = self.rewrite.shape
-        return 4 * rows * columns if self.flipped else 0
+        own: int = getattr(self.rewrite, "kept_nbytes", 0)
+        return 4 * rows * columns if self.flipped else own
+
+    @property
+    def drawn_nbytes(self) -> int:
+        """Bytes that it takes while it gets ready, besides its factors and the weight."""
+        return getattr(self.rewrite, "drawn_nbytes", 0)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ each the size is known, and P spans what the right factor spans. Source: PEFT's 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,14 @@ class Clustered:
 
     def factors(self) -> tuple[Factor, ...]:
         return (*self.inner, *self.outer, self.projection)
+
+    @property
+    def kept_nbytes(self) -> int:
+        return 4 * self.projection.shape[0] * sum(self.weight)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return owner.PEFT_NBYTES + 4 * 3 * self.of_bias * math.prod(self.weight)
 
     def make(self, load: Load, whole: Whole, /) -> Apply:
         projection = load(self.projection)

@@ -51,6 +51,10 @@ class Replaced:
     def factors(self) -> tuple[Factor, ...]:
         return (self.direction,) if self.injection is None else (self.direction, self.injection)
 
+    @property
+    def kept_nbytes(self) -> int:
+        return 4 * self.direction.shape[1] * (self.inputs + 2 * self.direction.shape[0])
+
     def make(self, load: Load, whole: Whole, /) -> Apply:
         left, right = self._project(load(self.direction))
         filling = left.new_zeros(left.shape[1], self.inputs)

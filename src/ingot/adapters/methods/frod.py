@@ -47,18 +47,29 @@ class Rewoven:
     def factors(self) -> tuple[Factor, ...]:
         return (self.basis, self.places, self.values, self.diagonal, self.size)
 
+    @property
+    def kept_nbytes(self) -> int:
+        rows, columns = self.shape
+        return 4 * columns * (rows + columns)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        rows, columns = self.shape
+        return owner.PEFT_NBYTES + 8 * columns * (2 * columns + 4 * rows)
+
     def make(self, load: Load, whole: Whole, /) -> Apply:
         import torch
 
         from ingot.kernels.dtypes import TORCH_DTYPE
 
-        basis, places, middle = load(self.basis), load(self.places), torch.diag(load(self.diagonal))
+        basis, places = load(self.basis), load(self.places)
         self._check(places, load(self.size))
-        middle.index_put_((places[0], places[1]), load(self.values), accumulate=True)
         with owner.ALONE:
             # PEFT's method is one of a class, and uses nothing of it.
             left, _ = owner.call("frod.layer", "FrodLayer._calculate_frod_u_and_lambda", None, basis, whole())
         left = left.to(TORCH_DTYPE[self.dtype]).to(basis.device)
+        middle = torch.diag(load(self.diagonal))
+        middle.index_put_((places[0], places[1]), load(self.values), accumulate=True)
         right = middle @ basis.T
         return lambda tile, row: tile.copy_(left[row : row + len(tile)].to(right.dtype) @ right)
 

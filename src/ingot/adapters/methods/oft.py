@@ -71,6 +71,10 @@ class BlockRotation:
     def factors(self) -> tuple[Factor, ...]:
         return (self.packed,)
 
+    @property
+    def kept_nbytes(self) -> int:
+        return 4 * self.packed.shape[0] * self.size**2
+
     def make(self, load: Load, _whole: Whole, /) -> Apply:
         rotation = self.rotation(load(self.packed))
         blocks = rotation if self.forward else rotation.transpose(1, 2).contiguous()

@@ -9,6 +9,7 @@ not depend on the signs of singular vectors. Source: PEFT's tuners/osf, 0.21.2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ingot.adapters.edit import Edit
@@ -39,6 +40,14 @@ class SmallDirections:
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.u, self.s, self.v)
+
+    @property
+    def kept_nbytes(self) -> int:
+        return 4 * 2 * self.s.shape[0] * sum(self.shape)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return owner.PEFT_NBYTES + 4 * 3 * math.prod(self.shape)  # the singular vectors, and what finds them
 
     def make(self, load: Load, whole: Whole, /) -> Apply:
         import torch

@@ -16,7 +16,6 @@ from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
 from ingot.adapters.fields import Fields
 from ingot.adapters.forms import Rewritten, Whole
-from ingot.adapters.methods import owner
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.module import Module
 from ingot.adapters.terms import Apply, Load, Needs
@@ -30,6 +29,8 @@ ACTIVATIONS = (
     "gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu2",
     "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "xielu",
 )  # fmt: skip
+#: What importing these takes, measured.
+IMPORT_NBYTES = 80 << 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Network:
     def factors(self) -> tuple[Factor, ...]:
         return (self.a, self.b, *self.encoders, *self.decoders)
 
+    @property
+    def kept_nbytes(self) -> int:
+        return 4 * self.a.shape[0] * sum(self.shape)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return IMPORT_NBYTES + 4 * self.columns * self.a.shape[0] * (3 + len(self.encoders))
+
     def make(self, load: Load, whole: Whole, /) -> Apply:
         a, b = load(self.a), load(self.b)
         seen = a.new_zeros(len(a), self.columns)
@@ -64,8 +73,9 @@ class Network:
     def hidden(self, seen: torch.Tensor, load: Load) -> torch.Tensor:
         """h of seen[in, r]."""
         import torch
+        from transformers.activations import ACT2FN
 
-        act = owner.call("peanut.layer", "ACT2FN.__getitem__", self.activation)
+        act = ACT2FN[self.activation]
         with torch.no_grad():
             kept: list[torch.Tensor] = []
             state: torch.Tensor = act(seen)
@@ -82,7 +92,6 @@ class Network:
 
 
 def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
-    owner.require("PEANuT")
     fields = layer.fields
     _, rows, columns = module.view("weight")
     rank, depth = fields.integer("r", 32), fields.count("depth", 0)

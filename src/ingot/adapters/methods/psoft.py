@@ -14,6 +14,7 @@ trained only from the same choice, which another library or device need not make
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,14 @@ class Subspace:
 
     def factors(self) -> tuple[Factor, ...]:
         return self.middle.factors()
+
+    @property
+    def kept_nbytes(self) -> int:
+        return 4 * self.middle.rank * sum(self.shape)
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return owner.PEFT_NBYTES + 4 * 3 * math.prod(self.shape)  # the singular vectors, and what finds them
 
     def make(self, load: Load, whole: Whole, /) -> Apply:
         import torch
