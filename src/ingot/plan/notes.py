@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingot.adapters.experts import ParametersUpdate
+from ingot.adapters.parsing import method_of
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.naming import Names
 from ingot.plan.base_as import BaseAs
@@ -62,6 +63,9 @@ def notes_and_warnings(
             + ("one block for each expert, as Unsloth trained it." if blocks else "PEFT saves it (--expert-layout).")
         )
     for weighted in adapters:
+        method = method_of(weighted.adapter.config)
+        if method is not None and method.caution:
+            warnings.append(method.caution)
         claimed = weighted.adapter.base_model
         if claims_quantized(claimed) and not base.view.formats and base_as == BaseAs.STORED:
             way = " Or merge onto what it was trained on: --base-as nf4." if _names_4bit(claimed) else ""

@@ -35,6 +35,7 @@ LOWRANK = {"psoft_svd": "lowrank", "random_seed": 7, "psoft_svd_lowrank_niter": 
 def test_linear_layers_are_pefts(judge: Judge, settings: dict[str, Any]) -> None:
     plan = judge.check("llama", peft.PsoftConfig(r=4, target_modules=LAYERS, **settings))
     assert {placed.term.needs for op in plan.ops for placed in op.terms} == {Needs.WHOLE}
+    assert any("same kind of device" in warning for warning in plan.warnings)
 
 
 @pytest.mark.parametrize("settings", [{}, LOWRANK], ids=str)

@@ -158,6 +158,7 @@ class Method:
         kernels: of the convolutions among them, in how many dimensions.
         check: reads the method's own settings and raises AdapterError for what has no merged form.
         implicit: by those settings, whether layers have no tensors of their own: the config then says where they are.
+        caution: what nothing in the file can show to be right, as a whole sentence; plans warn of it.
     """
 
     peft_type: str
@@ -171,6 +172,7 @@ class Method:
     kernels: tuple[int, ...] = (1, 2, 3)
     check: Callable[[Fields], None] = lambda _: None
     implicit: Callable[[Fields], bool] = lambda _: False
+    caution: str = ""
 
     @cached_property
     def role_pattern(self) -> re.Pattern[str]:
