@@ -1,16 +1,18 @@
 """How several adapters get in each other's way, as figures and as lines, and the method that is advised.
 
-`engine.interference` measures; the advice is by rules whose numbers docs/combining.md justifies.
+`engine.interference` measures. The advice is by rules, whose numbers docs/combining.md justifies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ingot.plan.figures import counted, labelled, table
+
 #: |cosine| from which on two updates say much the same, or much the contrary.
-ALIKE = 0.3
-#: Times the share of inputs that two adapters of these ranks would share by chance, from which on they are entangled.
+ALIKE = 0.2
+#: Times the share of inputs that two adapters of these ranks share by chance, from which on they are entangled.
 ENTANGLED = 3.0
 #: How many times as large as the other an update is that drowns it.
 DROWNING = 3.0
@@ -49,7 +51,7 @@ class GroupInterference:
     pattern: str
     count: int
     looked: int
-    sizes: dict[int, float]
+    sizes: Mapping[int, float]
     pairs: tuple[Pair, ...]
     exact: bool
 
@@ -63,6 +65,92 @@ class Interference:
     advice: tuple[str, ...]
 
 
+# -- advice ---------------------------------------------------------------------------------------------------------
+
+
 def advice(groups: Sequence[GroupInterference]) -> tuple[str, ...]:
-    """Which method, and why."""
-    return ()
+    """Which method for which adapters, and why."""
+    if not groups:
+        return ("No tensor is changed by more than one adapter: --method linear, which changes nothing of them.",)
+    pairs = dict.fromkeys(pair.adapters for group in groups for pair in group.pairs)
+    told = [sentence for pair in pairs for sentence in _of_pair(groups, pair)]
+    return (*told, "Weights do not tell all: hold the result against each adapter with `ingot validate`.")
+
+
+def _of_pair(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> Iterator[str]:
+    both = f"Adapters {adapters[0] + 1} and {adapters[1] + 1}"
+    cosine = _mean(groups, adapters, lambda pair: pair.cosine) or 0.0
+    if cosine >= ALIKE:
+        yield (
+            f"{both} say much the same (cosine {cosine:.2f}), and their sum says it twice: --method ties, which takes "
+            "the mean where they agree."
+        )
+    elif cosine <= -ALIKE:
+        yield (
+            f"{both} contradict each other (cosine {cosine:.2f}), and their sum loses of both: --method ties with "
+            "a larger weight for the one that counts, or two models."
+        )
+    else:
+        yield (
+            f"{both} have little to do with each other (cosine {cosine:.2f}; half of all signs differ by chance): "
+            "--method linear with full weights, which keeps all of both."
+        )
+    shared = _mean(groups, adapters, lambda pair: pair.shared)
+    chance = _mean(groups, adapters, lambda pair: pair.by_chance)
+    if shared is not None and chance and shared >= ENTANGLED * chance and abs(cosine) < ALIKE:
+        yield (
+            f"{both} read the same inputs ({shared:.0%} of them, {chance:.0%} by chance), as adapters do that were "
+            "trained from one seed: each will answer to what is meant for the other, and no method undoes that."
+        )
+    yield from _drowning(groups, adapters)
+
+
+def _drowning(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> Iterator[str]:
+    sizes = [
+        sum(group.sizes[number] * group.looked for group in groups if number in group.sizes) for number in adapters
+    ]
+    large, small = (0, 1) if sizes[0] >= sizes[1] else (1, 0)
+    if sizes[small] and sizes[large] >= DROWNING * sizes[small]:
+        yield (
+            f"Adapter {adapters[large] + 1} is {sizes[large] / sizes[small]:.1f} times as large as adapter "
+            f"{adapters[small] + 1} and drowns it: give it a smaller weight."
+        )
+
+
+def _mean(
+    groups: Sequence[GroupInterference], adapters: tuple[int, int], figure: Callable[[Pair], float | None]
+) -> float | None:
+    """Over all tensors of the groups that have the figure."""
+    found = [
+        (value, group.count)
+        for group in groups
+        for pair in group.pairs
+        if pair.adapters == adapters and (value := figure(pair)) is not None
+    ]
+    return sum(value * count for value, count in found) / sum(count for _, count in found) if found else None
+
+
+# -- for people -----------------------------------------------------------------------------------------------------
+
+
+def interference_lines(found: Interference, width: int) -> list[str]:
+    """A table of groups and pairs, and the advice."""
+    shared = sum(group.count for group in found.groups)
+    title = f"Interference: {counted(shared, 'tensor')} changed by several adapters, {found.alone:,} by one alone"
+    head = ("tensor", "", "adapters", "cosine", "opposed", "Δ/W", "shared")
+    rows = [_row(group, pair) for group in found.groups for pair in group.pairs]
+    lines = [title, *(table([head, *rows], width, align="<>>>>>>") if rows else [])]
+    return lines + labelled("  advice", found.advice, width)
+
+
+def _row(group: GroupInterference, pair: Pair) -> tuple[str, ...]:
+    one, other = (group.sizes[number] for number in pair.adapters)
+    return (
+        group.pattern,
+        f"×{group.count}" if group.count > 1 else "",
+        "·".join(str(number + 1) for number in pair.adapters),
+        f"{pair.cosine:.2f}".replace("-0.00", "0.00"),
+        "-" if pair.conflicts is None else f"{pair.conflicts:.0%}",
+        f"{one:.2g}, {other:.2g}",
+        "-" if pair.shared is None else f"{pair.shared:.0%}",
+    )

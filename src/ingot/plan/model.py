@@ -19,6 +19,7 @@ from ingot.formats.strict_json import dumps_canonical
 from ingot.formats.tensor_ref import TensorRef
 from ingot.naming.placed import Beside as Beside
 from ingot.naming.placed import PlacedTerm as PlacedTerm
+from ingot.plan.interference import Interference
 
 #: Changes when the same plan would lead to other bytes: formula, tile grid, rounding, layout rules.
 PLAN_VERSION = 1
@@ -232,7 +233,7 @@ class Plan:
 
     Laws: every adapter tensor is a key of `claims` (with the ops that use it) or of `explained` (with the reason);
     no two ops have one name; `shards` hold every base tensor except those in `dropped`.
-    `warnings`, `budget` and `notes` are for people and outside the digest.
+    `warnings`, `budget`, `notes` and `interference` are for people and outside the digest.
     """
 
     base: BaseInfo
@@ -248,6 +249,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     budget: Budget | None = None
+    interference: Interference | None = None
 
     @property
     def ops(self) -> tuple[Op, ...]:
@@ -268,7 +270,7 @@ class Plan:
         return sum(ref.nbytes for shard in self.shards for ref in shard.header.tensors)
 
 
-_OUTSIDE_THE_DIGEST = frozenset({"warnings", "notes", "budget"})
+_OUTSIDE_THE_DIGEST = frozenset({"warnings", "notes", "budget", "interference"})
 _OUTSIDE_JSON = frozenset({"header", "header_bytes"})
 
 

@@ -20,6 +20,7 @@ from ingot.plan.figures import (
     table,
 )
 from ingot.plan.groups import Group, groups, tally
+from ingot.plan.interference import interference_lines
 from ingot.plan.model import AdapterInfo, BaseInfo, OpKind, Options, Plan
 from ingot.plan.public import claim_matches
 
@@ -44,6 +45,7 @@ def as_lines(plan: Plan, width: int = 80) -> list[str]:
         *(_adapter_lines(plan, number, width) for number in range(len(plan.adapters))),
         labelled("Options", _option_texts(plan.options), width),
         _change_lines(plan, width),
+        interference_lines(plan.interference, width) if plan.interference else [],
         _tensor_lines(plan, width),
         _file_lines(plan, width),
         _cost_lines(plan, width),
@@ -247,6 +249,8 @@ def as_json(plan: Plan) -> dict[str, object]:
     config_changes: {dotted key: value, null where the key is taken out}
     side_files: [{name, origin: "base" | adapter number as text, changed: bool}]
     budget: {read_nbytes, write_nbytes, free_nbytes, peak_memory_nbytes, flops, nbytes_per_second, seconds} | null
+    interference: {groups: [{pattern, count, looked, exact, sizes: {adapter number: ‖w·Δ‖/‖W‖},
+                   pairs: [{adapters, cosine, conflicts, shared, by_chance}]}], alone, advice: [sentence]} | null
     notes, warnings: [sentence]
     """
     return {
@@ -268,6 +272,7 @@ def as_json(plan: Plan) -> dict[str, object]:
             {"name": file.name, "origin": file.origin, "changed": file.content is not None} for file in plan.side_files
         ],
         "budget": None if plan.budget is None else _fields(plan.budget),
+        "interference": None if plan.interference is None else _fields(plan.interference),
         "notes": list(plan.notes),
         "warnings": list(plan.warnings),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def plan(
     asked = make_options(**options, adapters=[name for name, _ in weighted], gguf=gguf)
     with prepare(parse_base(base), weighted, asked, target=where, jobs=jobs, imatrix=imatrix) as job:
         output = session.output
-        output.lines([*as_lines(job.plan, output.width), *gguf_lines(job)])
+        shown = replace(job.plan, interference=job.interference()) if len(weighted) > 1 else job.plan
+        output.lines([*as_lines(shown, output.width), *gguf_lines(job)])
         output.essence(job.plan.digest)
-        output.result(verb="plan", **as_json(job.plan), gguf=gguf_json(job))
+        output.result(verb="plan", **as_json(shown), gguf=gguf_json(job))
