@@ -36,9 +36,10 @@ battery: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
-# The checks against other libraries that take longer than `make test` should.
+# The checks against other libraries that take longer than `make test` should. Builds llama.cpp once, which needs cmake
+# and a C++ compiler; it is kept in .llama-cpp/, or where INGOT_LLAMA_CPP says.
 reference: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m slow tests/oracle
+	$(BIN)/python -m pytest -q -m slow tests/oracle tests/quantize
 
 $(VENV)/.ready: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,4 +53,4 @@ $(NEWEST)/.ready: $(VENV)/.ready
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(NEWEST) build dist src/*.egg-info
+	rm -rf $(VENV) $(NEWEST) .llama-cpp build dist src/*.egg-info
