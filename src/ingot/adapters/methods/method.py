@@ -221,7 +221,8 @@ class LayerUpdate:
     def rank(self) -> int | None:
         raw = self.layer.config.raw
         rank = raw.get("init_r", raw.get("r"))  # AdaLoRA has both, and means the first
-        return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
+        # OFT says 0 where the size of its blocks decides.
+        return rank if isinstance(rank, int) and not isinstance(rank, bool) and rank > 0 else None
 
     def edits(self, module: Module) -> tuple[Edit, ...]:
         """See `Update.edits`. On a module whose class is not known, what fits by its shapes is believed."""
