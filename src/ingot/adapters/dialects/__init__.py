@@ -19,11 +19,11 @@ from __future__ import annotations
 from ingot.adapters.dialects import diffusers, kohya, mlx, torchtune
 from ingot.adapters.dialects.dialect import BaseFacts, Content, Dialect, Reading
 
-__all__ = ["BaseFacts", "Content", "Dialect", "Reading", "dialect_of"]
+__all__ = ["DIALECTS", "BaseFacts", "Content", "Dialect", "Reading", "dialect_of"]
 
-_DIALECTS = (mlx.DIALECT, torchtune.DIALECT, kohya.DIALECT, diffusers.DIALECT)
+DIALECTS = (mlx.DIALECT, torchtune.DIALECT, kohya.DIALECT, diffusers.DIALECT)
 
 
 def dialect_of(content: Content) -> Dialect | None:
     """The dialect that an adapter is written in; None for PEFT's format, and for what nobody knows."""
-    return next((dialect for dialect in _DIALECTS if dialect.recognizes(content)), None)
+    return next((dialect for dialect in DIALECTS if dialect.recognizes(content)), None)
