@@ -89,7 +89,7 @@ def test_a_config_of_another_adapter_is_refused(name: str, change: dict[str, Any
     [
         ("ADALORA", "init_r", [0, "8", 2.5, True, None]),
         ("ADALORA", "lora_alpha", ["8", True, [], 1e400]),
-        ("ADALORA", "rank_pattern", [[1], {"q": 3}, {"q": [1, 0]}, {"q": ["a"]}]),
+        ("ADALORA", "rank_pattern", [[1], {"q": 3}, {"q": [1] * 12}, {"q": [True]}]),
         ("ADALORA", "fan_in_fan_out", ["no", 1]),
         ("LOHA", "r", [0, -1, "8", None, 2.0]),
         ("LOHA", "alpha", [0, "8", None, 10**400]),

@@ -64,10 +64,10 @@ def _kept(layer: Layer) -> int:
 
 def _patterns(fields: Fields) -> dict[str, int]:
     """`rank_pattern`: of each name of an E, how many ranks are kept."""
-    kept = {}
+    kept, count = {}, fields.integer("init_r", 12)
     for name, ranks in fields.mapping("rank_pattern").items():
-        if not isinstance(ranks, list) or not all(isinstance(rank, bool) for rank in ranks):
-            fields.refuse("rank_pattern", "lists of true and false by the names of tensors")
+        if not isinstance(ranks, list) or not all(isinstance(rank, bool) for rank in ranks) or len(ranks) != count:
+            fields.refuse("rank_pattern", f"lists of {count} times true or false, by the names of tensors")
         kept[name] = sum(ranks)
     return kept
 
