@@ -3,6 +3,8 @@ replaced by torch's."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import Any
 
 import peft
@@ -14,7 +16,7 @@ from ingot.adapters.terms import Needs
 from tests.adapters.methods.cuts import check_cuts
 from tests.adapters.methods.judge import Judge
 from tests.adapters.methods.wrong import INTEGER, check_refusals
-from tests.oracle.reference import adapter_tensors
+from tests.oracle.reference import adapter_tensors, assert_close, merged, on_disk
 
 LAYERS = ["q_proj", "down_proj"]
 
@@ -53,6 +55,18 @@ def test_linear_layers_are_pefts(judge: Judge, settings: dict[str, Any]) -> None
 def test_convolutions_are_pefts(judge: Judge, factors: int) -> None:
     config = peft.BOFTConfig(boft_block_size=4, boft_n_butterfly_factor=factors, target_modules=["projection"])
     judge.check("vit", config)
+
+
+def test_convolutions_of_a_base_of_no_known_class_are_told_by_their_shape(judge: Judge) -> None:
+    base, config = judge.root / "nameless", peft.BOFTConfig(boft_block_size=4, target_modules=["projection"])
+    adapter = judge.adapter("vit", config, "boft-nameless")
+    shutil.copytree(judge.base("vit"), base)
+    (base / "config.json").write_text("{}")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "auto_mapping": None}))
+    merged(base, adapter, judge.root / "nameless-ours")
+    ours, theirs = on_disk(judge.root / "nameless-ours"), on_disk(judge.by_peft("vit", adapter))
+    assert_close(ours, theirs)
 
 
 def test_trained_biases_are_pefts(judge: Judge) -> None:

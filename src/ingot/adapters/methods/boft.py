@@ -89,7 +89,7 @@ def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
         raise layer.mismatch("boft_R", module, f"as many factors as the config says, {columns} / b blocks [b, b]")
     if steps > 1 and not cuttable:
         raise layer.mismatch("boft_R", module, f"blocks of an even size, a multiple of {2 ** (steps - 1)} of them")
-    scale_shape = (1, rows) if module.kind is ModuleKind.CONV else (rows, 1)
+    scale_shape = (1, rows) if len(module.parameters["weight"]) == 4 else (rows, 1)
     scale = layer.check_shape("boft_s", module, *scale_shape).then("reshape", rows, 1)
     return (Edit("weight", 0, Rewritten(Butterfly(factor, scale))),)
 

@@ -188,6 +188,6 @@ METHOD = Method(
     roles=("psoft_R.weight", "psoft_R.vector_a", "psoft_R.vector_b"),
     edits=edits,
     check=check,
-    caution="A PSOFT adapter rotates singular vectors of the base, which it does not hold: only the same library on the "
-    "same kind of device finds them again. Merge where it was trained (--device), and check its scores.",
+    caution="A PSOFT adapter rotates singular vectors of the base, which it does not hold: only the same library on "
+    "the same kind of device finds them again. Merge where it was trained (--device), and check its scores.",
 )

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ingot.adapters.methods.method import Layer
-from ingot.adapters.module import Module, ModuleKind
+from ingot.adapters.module import Module
 from ingot.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ def times_blocks(tile: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
 
 def refuse_convolution(layer: Layer, role: str, module: Module) -> None:
     """Raise AdapterError for a convolution on which PEFT itself fails: with groups, or a kernel that is not square."""
-    if module.kind is not ModuleKind.CONV:
-        return
     shape = module.parameters["weight"]
     if module.groups != 1 or len(set(shape[2:])) > 1:
         raise AdapterError(
