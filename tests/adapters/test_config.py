@@ -166,10 +166,6 @@ def test_a_real_config_is_read_or_refused_for_the_right_reason(path: Path) -> No
         assert config.r == raw.get("r", 8)
         assert config.lora_alpha == raw.get("lora_alpha", 8)
         return
-    if method == "ADAMSS" and "random_seed" not in raw:  # what was trained is lost
-        with pytest.raises(AdapterError, match="not seeded"):
-            parse_config(raw)
-        return
     unseeded = method == "ADAMSS" and "random_seed" not in raw  # saved before PEFT 0.20
     if method in methods() and not unseeded:
         assert parse_config(raw).method == method
