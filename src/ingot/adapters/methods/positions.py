@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from ingot.adapters.methods.drawn import Drawn, need_peft, once
+from ingot.adapters.methods.drawn import PEFT_NBYTES, Drawn, need_peft, once
 from ingot.adapters.methods.method import Layer
 from ingot.adapters.methods.weights import Weight
 from ingot.adapters.terms import Load
@@ -40,7 +40,7 @@ class Positions(ABC):
     @property
     def drawn_nbytes(self) -> int:
         """PEFT shuffles the numbers of all elements, int64, to take the first."""
-        return 8 * self.outputs * self.inputs
+        return PEFT_NBYTES + 8 * self.outputs * self.inputs
 
     @abstractmethod
     def draw(self) -> torch.Tensor:

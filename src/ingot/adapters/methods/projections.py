@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ingot.adapters.factor import Factor
-from ingot.adapters.methods.drawn import Drawn, need_peft, once
+from ingot.adapters.methods.drawn import PEFT_NBYTES, Drawn, need_peft, once
 from ingot.adapters.methods.method import Layer
 from ingot.adapters.methods.weights import largest
 from ingot.adapters.terms import Load
@@ -78,7 +78,7 @@ class Seeded(ABC):
 
     @property
     def drawn_nbytes(self) -> int:
-        return 8 * self.rank * (self.inputs + self.outputs)
+        return PEFT_NBYTES + 8 * self.rank * (self.inputs + self.outputs)
 
     def factors(self) -> tuple[Factor, ...]:
         return ()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
 from ingot.adapters.fields import Fields
-from ingot.adapters.methods.drawn import Drawn, bare
+from ingot.adapters.methods.drawn import PEFT_NBYTES, Drawn, bare
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product
 from ingot.adapters.methods.projections import Projections, Seeded, Stored
@@ -71,8 +71,8 @@ class RandLoraSeed(Seeded):
 
     @property
     def drawn_nbytes(self) -> int:
-        """Of B0, of parts of it before they are joined, and of its scaled form."""
-        return 12 * self.inputs * self.outputs
+        """Of B0, of its parts before they are joined, of its rounded form, and of a second worker's scaled one."""
+        return PEFT_NBYTES + 20 * self.inputs * self.outputs
 
     def draw(self) -> Drawn:
         from peft.tuners.randlora.model import RandLoraModel

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor
 from ingot.adapters.fields import Fields
-from ingot.adapters.methods.drawn import Drawn, need_peft, once
+from ingot.adapters.methods.drawn import PEFT_NBYTES, Drawn, need_peft, once
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product
 from ingot.adapters.methods.weights import Weight, number_of, refuse_unsaved, shared
@@ -90,6 +90,10 @@ class Tiny(Product):
     v: Factor  # [u]
     projection: Projection
     formula = "W + B@(Σ vᵢ·Pᵢ)@A"
+
+    @property
+    def drawn_nbytes(self) -> int:
+        return 0 if isinstance(self.projection, Stored) else PEFT_NBYTES
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.a, self.b, self.v, *self.projection.factors())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from ingot.adapters.edit import Edit
 from ingot.adapters.factor import Factor, Indices
 from ingot.adapters.fields import Fields
-from ingot.adapters.methods.drawn import Drawn, need_peft, once
+from ingot.adapters.methods.drawn import PEFT_NBYTES, Drawn, need_peft, once
 from ingot.adapters.methods.method import Layer, Method
 from ingot.adapters.methods.products import Product, check_range
 from ingot.adapters.methods.weights import Weight, number_of, refuse_unsaved, shared, weight_of
@@ -112,7 +112,7 @@ class Chosen(Product):
     @property
     def drawn_nbytes(self) -> int:
         """PEFT shuffles the indices of all layers, int64, in two steps."""
-        return 24 * self.a.numbering.total if isinstance(self.a, Seeded) else 0
+        return PEFT_NBYTES + 24 * self.a.numbering.total if isinstance(self.a, Seeded) else 0
 
     def factors(self) -> tuple[Factor, ...]:
         return (self.theta, *self.a.factors(), *self.b.factors())
