@@ -1,6 +1,7 @@
 """What changed between PEFT releases in the meaning of the same tensors: the only place that compares versions.
 
-Sources: PEFT's release tags v0.15.0 .. v0.20.0 and the installed 0.21.2, `tuners/lora/layer.py`.
+Sources: PEFT's release tags v0.15.0 .. v0.20.0 and the installed 0.21.2, `tuners/lora/layer.py`; its packages of 0.16.0,
+0.17.1 and 0.18.0, `tuners/oft/layer.py`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,20 @@ def expert_layout(release: Release | None, *, transposed: bool) -> ExpertLayout 
         return ExpertLayout.IN_OUT
     as_out_in = transposed if release == (0, 19, 0) else not transposed
     return ExpertLayout.OUT_IN if as_out_in else ExpertLayout.IN_OUT
+
+
+def last_cayley_term(version: str | None) -> float | None:
+    """By what OFT multiplies the last term of its Cayley-Neumann series; None where a `peft_version` does not tell.
+
+    By 2 up to 0.17, by 1 since 0.18.0. Builds on the way from the one to the other may do either.
+    """
+    match = _RELEASE.fullmatch(version or "")
+    if match is None:
+        return None
+    release = (int(match[1]), int(match[2]), int(match[3] or 0))
+    if release_of(version) is None and (0, 17, 0) <= release <= (0, 18, 0):
+        return None
+    return 2.0 if release < (0, 18, 0) else 1.0
 
 
 def out_projection_times(release: Release | None) -> int | None:

@@ -96,8 +96,11 @@ def test_a_series_of_an_unknown_release_is_refused(judge: Judge) -> None:
 
 
 def test_adapters_of_before_0_16_are_refused(judge: Judge) -> None:
-    sound = spoiled(judge, "llama", peft.OFTConfig(oft_block_size=4, target_modules=LAYERS))
+    sound = spoiled(judge, "llama", peft.OFTConfig(oft_block_size=4, target_modules=["q_proj"]))
     assert "0.15" in str(sound.refusal(settings={"oft_block_size": ...}))
+    names = [f"base_model.model.model.layers.{layer}.self_attn.q_proj.oft_" for layer in range(2)]
+    tensors = {name + role: torch.zeros(4, 4, 4) for name in names for role in ("r", "s")}
+    assert "0.15" in str(sound.refusal(tensors))
 
 
 def test_wrong_adapters_are_refused(judge: Judge) -> None:

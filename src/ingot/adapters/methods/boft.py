@@ -49,14 +49,13 @@ class Butterfly:
         skewed = 0.5 * (stored - stored.transpose(2, 3))
         blocks = [cayley(one).transpose(1, 2).contiguous() for one in skewed]
         orders = [pieces(self.shape[1], size, step).to(stored.device) for step in range(steps)] if steps > 1 else []
+        inverses = [order.argsort() for order in orders]
 
         def apply(tile: torch.Tensor, row: int) -> None:
             rotated = tile
             for step, block in enumerate(blocks):
-                if orders:
-                    rotated = times_blocks(rotated[:, orders[step].argsort()], block)[:, orders[step]]
-                else:
-                    rotated = times_blocks(rotated, block)
+                turned = times_blocks(rotated[:, inverses[step]] if orders else rotated, block)
+                rotated = turned[:, orders[step]] if orders else turned
             tile.copy_(rotated * scale[row : row + len(tile)])
 
         return apply

@@ -34,14 +34,11 @@ from ingot.adapters.methods.rotation import (
 )
 from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.terms import Apply, Load, Needs
-from ingot.adapters.versions import Release
+from ingot.adapters.versions import last_cayley_term
 from ingot.errors import AdapterError
 
 if TYPE_CHECKING:
     import torch
-
-#: The first release whose last Cayley-Neumann term is Q^(t-1) and not twice that.
-SINGLE_LAST_TERM: Release = (0, 18, 0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,8 @@ class BlockRotation:
 
 
 def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
+    if (old := layer.get("oft_r") or layer.get("oft_s")) is not None:
+        raise _too_old(f"`{old.ref.name}`")
     embedding = module.kind is ModuleKind.EMBEDDING or layer.get("oft_R.weight") is None
     role = "oft_embedding_R.weight" if embedding else "oft_R.weight"
     refuse_convolution(layer, role, module)
@@ -119,23 +118,25 @@ def edits(layer: Layer, module: Module) -> tuple[Edit, ...]:
 
 
 def _last_coefficient(layer: Layer) -> float:
-    release = layer.config.release
-    if release is None:
+    coefficient = last_cayley_term(layer.config.peft_version)
+    if coefficient is None:
         raise AdapterError(
             "nothing tells which PEFT release trained this adapter, and 0.18 changed the Cayley-Neumann series",
             where="`peft_version` in adapter_config.json",
             found=layer.config.peft_version,
             hint="Say which one it was: `--assume-peft-version 0.17.1`, for example. Files before 0.18 do not say it.",
         )
-    return 1.0 if release >= SINGLE_LAST_TERM else 2.0
+    return coefficient
+
+
+def _too_old(where: str) -> AdapterError:
+    what = "this OFT adapter was saved by PEFT 0.15 or before, which rotated in another way"
+    return AdapterError(what, where=where, hint="Merge it with `merge_and_unload` of the PEFT that trained it.")
 
 
 def check(fields: Fields) -> None:
     if "oft_block_size" not in fields.raw:
-        raise AdapterError(
-            "this is an OFT adapter of PEFT 0.15 or before, which rotates in another way", where=fields.where,
-            expected="`oft_block_size`", hint="Merge it with `merge_and_unload` of PEFT 0.15.2.",
-        )  # fmt: skip
+        raise _too_old(f"{fields.where} without `oft_block_size`")
     fields.boolean("coft")
     fields.number("eps", 6e-5)
     fields.boolean("block_share")
@@ -146,7 +147,7 @@ def check(fields: Fields) -> None:
 METHOD = Method(
     peft_type="OFT",
     title="OFT",
-    roles=("oft_R.weight", "oft_embedding_R.weight"),
+    roles=("oft_R.weight", "oft_embedding_R.weight", "oft_r", "oft_s"),
     edits=edits,
     kinds=frozenset({ModuleKind.LINEAR, ModuleKind.CONV, ModuleKind.EMBEDDING}),
     kernels=(2,),
