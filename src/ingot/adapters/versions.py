@@ -1,7 +1,7 @@
 """What changed between PEFT releases in the meaning of the same tensors: the only place that compares versions.
 
-Sources: PEFT's release tags v0.15.0 .. v0.20.0 and the installed 0.21.2, `tuners/lora/layer.py`; its packages of 0.16.0,
-0.17.1 and 0.18.0, `tuners/oft/layer.py`.
+Sources: PEFT's release tags v0.15.0 .. v0.20.0 and the installed 0.21.2, `tuners/lora/layer.py`; its packages of
+0.16.0, 0.17.1 and 0.18.0, `tuners/oft/layer.py`.
 """
 
 from __future__ import annotations
