@@ -48,11 +48,21 @@ def test_a_type_that_fails_its_own_test_is_not_taken(monkeypatch: pytest.MonkeyP
     found = find().library
     assert found is not None
     fresh = Found(Library("fresh", found.code), ())
-    odd = dict.fromkeys(("Q5_K", "Q3_K"), ("0" * 16, "0" * 16))
-    monkeypatch.setattr(selftest, "DIGESTS", {**selftest.DIGESTS, **odd})
+    with monkeypatch.context() as patch:
+        odd = dict.fromkeys(("Q5_K", "Q3_K"), ("0" * 16, "0" * 16))
+        patch.setattr(selftest, "DIGESTS", {**selftest.DIGESTS, **odd})
+        with pytest.raises(MissingComponent, match="fresh: its Q3_K is not that"):
+            quantizer_for("Q3_K", native=fresh)
+        with pytest.raises(MissingComponent, match="fresh: its Q5_K is not that"):
+            quantizer_for("Q5_K", native=fresh)
     assert quantizer_for("Q5_K", native=fresh).backend == "numpy"
-    with pytest.raises(MissingComponent, match="fresh: its Q3_K is not that"):
-        quantizer_for("Q3_K", native=fresh)
+
+
+def test_numpy_is_tested_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "DIGESTS", {**selftest.DIGESTS, "Q6_K": ("0" * 16, "0" * 16)})
+    assert quantizer_for("Q4_K", native=Found(None, ())).backend == "numpy"
+    with pytest.raises(MissingComponent, match=r"found numpy 2.*: its sums are taken in another order here"):
+        quantizer_for("Q6_K", native=Found(None, ()))
 
 
 @pytest.mark.parametrize("name", ["IQ1_S", "IQ2_XXS", "IQ2_XS"])

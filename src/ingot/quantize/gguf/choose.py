@@ -1,10 +1,16 @@
-"""Which quantizer makes a type: ggml's own code where an installed library has passed its test, else numpy."""
+"""Which quantizer makes a type: ggml's own code where an installed library has passed its test, else numpy.
+
+Both are tested on the machine that they run on: the bytes are the promised ones, or there are none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from ingot.errors import MissingComponent, UsageError
+from ingot.quantize.gguf import selftest
 from ingot.quantize.gguf.blocks.affine_k import q4_k, q5_k
 from ingot.quantize.gguf.blocks.block import BlockQuantizer
 from ingot.quantize.gguf.blocks.floats import FLOATS, FloatQuantizer
@@ -43,7 +49,9 @@ def quantizer_for(name: str, *, weighted: bool = False, native: Found | None = N
         reasons += [f"{found.library.name}: {refusal}" for refusal in refusals if refusal]
     ours = _by_numpy(name)
     if ours is not None and not (weighted and ours.weighted):
-        return ours
+        if selftest.digest(ours.quantize, weighted=False) == selftest.DIGESTS[name][0]:
+            return ours
+        reasons.append(f"numpy {np.__version__}: its sums are taken in another order here")
     what = f"{name}{' with an importance matrix' if weighted else ''} needs ggml's own code"
     raise MissingComponent(what, found="; ".join(reasons) or "no library that has it", hint=INSTALL)
 

@@ -125,7 +125,7 @@ def _mean(file: InputFile, path: Path, name: str, sums: GgufRef, counts: GgufRef
 
 def _read_legacy(file: InputFile, path: Path) -> ImportanceMatrix:
     cursor = _Cursor(file, path)
-    count = cursor.number("entries")
+    count = cursor.number()
     if count < 1:
         raise _fault("file is neither a GGUF nor an importance matrix", path)
     values: dict[str, Array] = {}
@@ -135,13 +135,13 @@ def _read_legacy(file: InputFile, path: Path) -> ImportanceMatrix:
         values[name] = mean
     if cursor.left < 4:
         return ImportanceMatrix(values, (), 0)
-    chunks = cursor.number("chunks")
-    dataset = cursor.text("dataset") if cursor.left >= 4 else ""
+    chunks = cursor.number()
+    dataset = cursor.text() if cursor.left >= 4 else ""
     return ImportanceMatrix(values, (dataset,) if dataset else (), max(0, chunks))
 
 
 def _entry(cursor: _Cursor) -> tuple[str, Array]:
-    name, calls, size = cursor.text("name"), cursor.number("calls"), cursor.number("values")
+    name, calls, size = cursor.text(), cursor.number(), cursor.number()
     if size < 1:
         raise _fault("file is neither a GGUF nor an importance matrix", cursor.path)
     sums = np.frombuffer(cursor.take(4 * size), np.float32)
@@ -167,11 +167,11 @@ class _Cursor:
         self.at += nbytes
         return data
 
-    def number(self, _what: str) -> int:
+    def number(self) -> int:
         return int(struct.unpack("<i", self.take(4))[0])
 
-    def text(self, what: str) -> str:
-        size = self.number(what)
+    def text(self) -> str:
+        size = self.number()
         if size < 0:
             raise _fault("file is neither a GGUF nor an importance matrix", self.path)
         return self.take(size).split(b"\0")[0].decode("utf-8", "replace")
