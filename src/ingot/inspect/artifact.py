@@ -51,11 +51,9 @@ def _pairs(path: Path, record: Record) -> tuple[tuple[str, str | list[str]], ...
     nbytes = sum(subject.nbytes for subject in record.subjects.values())
     size = f"{counted(len(record.subjects) + 1, 'file')}, {nbytes_text(nbytes)}"
     consumed = run.checks.get("adapter_tensors", {})
+    what = "merge" if recipe.adapters else "quantization"
     return (
-        (
-            "Artifact",
-            f"{path.resolve().name}: a {'merge' if recipe.adapters else 'quantization'} by ingot {internals.ingot}, {run.metadata.finished_on}",
-        ),
+        ("Artifact", f"{path.resolve().name}: a {what} by ingot {internals.ingot}, {run.metadata.finished_on}"),
         ("Base", recipe.base.name + (f"@{recipe.base.revision}" if recipe.base.revision else "")),
         ("Adapters", adapters),
         *((("Method", recipe.options.method),) if recipe.options.method != "linear" else ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,20 @@ def make(base: Path, adapter: Path, target: Path, options: GgufOptions, imatrix:
         job.run()
 
 
-def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    assert ours["keys"] == theirs["keys"]
+#: Where the keys differ, and why.
+DIFFERING = {
+    # transformers gives a Qwen tokenizer a token that its tokenizer.json lacks; llama.cpp's converter asks it
+    "qwen2": {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type"},
+    # the converter leaves the rotary base to a default, whatever the config says; its token 107 is that of CodeGemma
+    "gemma": {"gemma.rope.freq_base", "tokenizer.ggml.eot_token_id"},
+    "gemma2": {"gemma2.rope.freq_base"},
+}
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any], *, but: Collection[str] = ()) -> None:
+    differing_keys = {key for key in ours["keys"].keys() | theirs["keys"].keys()
+                      if ours["keys"].get(key) != theirs["keys"].get(key)}  # fmt: skip
+    assert differing_keys <= set(but), {key: (ours["keys"].get(key), theirs["keys"].get(key)) for key in differing_keys}
     differing = {name: (ours["tensors"].get(name), found) for name, found in theirs["tensors"].items()
                  if ours["tensors"].get(name) != found}  # fmt: skip
     assert differing == {}
@@ -39,7 +52,7 @@ def test_a_file_of_one_pass_is_that_of_llama_cpps_three_steps(name: str, tmp_pat
     make(base, adapter, tmp_path / "made", GgufOptions(FILE_TYPES))
     for file_type in FILE_TYPES:
         (file,) = (tmp_path / "made").glob(f"*-{file_type}.gguf")
-        assert_same(digests(file), RECORDED[name][file_type])
+        assert_same(digests(file), RECORDED[name][file_type], but=DIFFERING.get(name, ()))
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

@@ -1,4 +1,4 @@
-"""A model as GGUF files, in one pass from merged rows: byte for byte what llama.cpp's own tools make of the merged model.
+"""A model as GGUF files, in one pass from merged rows: byte for byte what llama.cpp makes of the merged model.
 
 run, document            from a plan to files that are known to the byte before the first weight is read
 architecture(s)          which tensors a family's GGUF has, of which rows; its keys

@@ -101,9 +101,11 @@ class Family:
         found[tensor.name] = tensor
 
     def _one(self, named: _Names, config: Config, name: str, shape: tuple[int, ...]) -> GgufTensor:
+        # subtle: llama.cpp wants a matrix of one row (the gate of a shared expert) as a vector
+        squeezed = tuple(extent for extent in shape if extent != 1) or (1,)
         return GgufTensor(
             named(name),
-            shape,
+            squeezed,
             (Rows(name, 0, math.prod(shape[:-1])),),
             heads=self._heads(config, name),
             add=1.0 if name.endswith(self.shifted) and self.shifted else 0.0,

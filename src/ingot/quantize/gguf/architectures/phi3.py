@@ -18,6 +18,8 @@ def describe(config: Config, writer: GGUFWriter) -> None:
     writer.add_rope_scaling_orig_ctx_len(_original_context(config))
     writer.add_rope_dimension_count(_rope_dimensions(config))
     writer.add_sliding_window(config.get("sliding_window") or 0)
+    # llama.cpp takes the long factors from their tensors, without a kind of scaling
+    writer.kv_data[0].pop("phi3.rope.scaling.type", None)
     rope, scale = rope_parameters(config), config["max_position_embeddings"] / _original_context(config)
     if rope.get("long_factor"):
         kind = str(rope.get("rope_type")).lower()
