@@ -13,6 +13,7 @@ from importlib import util
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ingot.adapters.methods.owner import ALONE
 from ingot.adapters.terms import Load
 from ingot.errors import MissingComponent
 
@@ -66,7 +67,7 @@ def _peft() -> Iterator[None]:
 
     need_peft()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with ALONE, torch.random.fork_rng(devices=[]):
             yield
     except (ImportError, AttributeError, TypeError) as error:
         what = "the installed release of PEFT does not draw what this adapter leaves out in the way that is known"

@@ -17,7 +17,7 @@ INSTALL = "Run `pip install 'ingot-merge[validate]'`."
 #: What importing PEFT takes, measured; scikit-learn takes 11 MiB more.
 PEFT_NBYTES = 270 << 20
 #: Held while PEFT seeds torch's one generator, and so that one decomposition at a time is in memory.
-ALONE = threading.Lock()
+ALONE = threading.RLock()
 
 
 def require(method: str, *libraries: str) -> None:
