@@ -65,3 +65,15 @@ def test_what_depends_on_the_class_is_refused(judge: Judge, model: str, config: 
     with pytest.raises(MismatchError, match=message) as caught:
         plan_of(unknown(judge, model), adapter, adapter / "never")
     assert "config.json" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("path", ["model.layers.0.mlp", "model.norm", "no.such.module"])
+@pytest.mark.parametrize("kind", [peft.VeraConfig(r=4), peft.WaveFTConfig(n_frequency=9, proportional_parameters=True)])
+def test_a_layer_on_another_module_is_refused(judge: Judge, kind: peft.PeftConfig, path: str, known: bool) -> None:
+    kind.target_modules = {"q_proj"}
+    sound = spoiled(judge, "llama", kind)
+    moved = "model.layers.0.self_attn.q_proj"
+    tensors = {name.replace(moved, path): tensor for name, tensor in adapter_tensors(sound.adapter).items()}
+    sound.base = sound.base if known else unknown(judge, "llama")
+    sound.refusal(tensors, {"target_modules": None, "auto_mapping": None})

@@ -163,7 +163,7 @@ def _count(layer: Layer, module: Module) -> int:
     if not fields.boolean("proportional_parameters"):
         found: int = pattern_value(layer.path, fields.mapping_of_integers("n_frequency_pattern"), count)
         return found
-    sizes = [math.prod(other.parameters["weight"]) for other in layer.modules.values()]
+    sizes = [math.prod(other.parameters["weight"]) for other in layer.modules.values() if "weight" in other.parameters]
     share = math.prod(module.parameters["weight"]) / sum(sizes)
     return max(1, round(share * (count * len(sizes))))
 

@@ -60,7 +60,7 @@ def weight_of(module: Module) -> Weight:
 
 def largest(modules: Collection[Module]) -> tuple[int, int]:
     """The most outputs and the most inputs of any of these: the extent of matrices that all layers take a part of."""
-    weights = [weight_of(module) for module in modules]
+    weights = [weight_of(module) for module in modules if "weight" in module.parameters]
     return max(weight.outputs for weight in weights), max(weight.inputs for weight in weights)
 
 
