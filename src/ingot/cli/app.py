@@ -10,6 +10,7 @@ from ingot.cli.verbs.demo import demo
 from ingot.cli.verbs.doctor import doctor
 from ingot.cli.verbs.export_lora import export_lora
 from ingot.cli.verbs.extract import extract
+from ingot.cli.verbs.imatrix import imatrix
 from ingot.cli.verbs.inspect import inspect
 from ingot.cli.verbs.merge import merge
 from ingot.cli.verbs.plan import plan
@@ -45,5 +46,5 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (plan, merge, quantize, verify, validate, extract, export_lora, inspect, demo, doctor):
+for _verb in (plan, merge, quantize, verify, validate, extract, imatrix, export_lora, inspect, demo, doctor):
     app.add_command(_verb)

@@ -62,6 +62,11 @@ class Whole(Stored):
             raise
         return cls(sources, tokenizer, model, device)
 
+    @property
+    def inner(self) -> Any:
+        """The model of transformers."""
+        return self._model
+
     @cached_property
     def subject(self) -> Subject:
         """The files' digest is taken when it is first asked for."""
