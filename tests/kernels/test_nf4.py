@@ -79,3 +79,17 @@ def test_with_double_quantization_it_is_bit_for_bit_theirs_where_their_table_fin
     same = torch.equal(found, expected)
     blocks = (found != expected).view(-1)[: found.numel() // 64 * 64].view(-1, 64).any(1)
     assert same or blocks.sum() <= max(1, len(blocks) // 100)
+
+
+def test_the_nearest_code_is_found_beside_every_bound_and_every_edge_of_a_cell() -> None:
+    code = torch.tensor(NF4)
+    bounds = (code[:-1] + code[1:]) / 2
+    at = torch.cat([bounds, torch.arange(65) / 32 - 1, code, torch.tensor([-0.0])])
+    beside = [at]
+    for target in (-2.0, 2.0):
+        step = at
+        for _ in range(4):
+            step = torch.nextafter(step, torch.tensor(target))
+            beside.append(step)
+    values = torch.cat([*beside, torch.rand(100_000, generator=torch.Generator().manual_seed(0)) * 2 - 1]).clamp(-1, 1)
+    assert torch.equal(nf4._nearest(values), torch.bucketize(values, bounds, out_int32=True))

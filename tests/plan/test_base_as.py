@@ -11,9 +11,10 @@ import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ingot.errors import BaseError, MismatchError, UsageError
+from ingot.cli import main
+from ingot.errors import BaseError, MismatchError, NonFiniteError, UsageError
 from ingot.merge import prepare
 from ingot.plan.model import Options
 from ingot.registry import Depth, verify
@@ -157,6 +158,23 @@ def test_a_base_that_is_quantized_already_is_refused(tmp_path: Path, places: tup
     llama.write(tmp_path / "quantized", "nf4")
     with pytest.raises(BaseError, match="quantized already"):
         prepare(str(tmp_path / "quantized"), [(str(places[1]), 1.0)], NF4)
+
+
+def test_a_weight_that_is_not_finite_is_refused_as_always(tmp_path: Path, places: tuple[Path, Path]) -> None:
+    base, adapter = places
+    stored = load_file(base / "model.safetensors")
+    stored["model.layers.0.self_attn.o_proj.weight"][3, 5] = float("nan")
+    save_file(stored, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NonFiniteError, match=r"o_proj\.weight"):
+        merge(base, adapter, tmp_path / "out", base_as="nf4")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_takes_it(places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    base, adapter = places
+    assert main(["plan", str(base), str(adapter), "--base-as", "nf4"]) == 0
+    assert "NF4(W), then W + s·B@A" in capsys.readouterr().out
+    assert main(["plan", str(base), str(adapter), "--base-as", "int8"]) == 2
 
 
 def test_a_model_class_that_is_not_known_is_refused(tmp_path: Path) -> None:

@@ -11,3 +11,5 @@ NF4 = (
 FP4 = tuple(sign * value or 0.0 for sign in (1, -1) for value in (0.0, 1 / 192, 2 / 3, 1.0, 1 / 3, 1 / 2, 1 / 6, 1 / 4))
 #: E2M1 of MXFP4 and NVFP4: a sign, two bits of exponent, one of mantissa (OCP Microscaling Formats v1.0, 5.3.3).
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+#: Four bits as integers around their middle.
+INT4 = tuple(float(number) for number in range(-8, 8))

@@ -53,14 +53,14 @@ class FourBit:
     def decode(self, parts: Parts, begin: int, end: int) -> torch.Tensor:
         """See `Format.decode`."""
         from ingot.kernels.dtypes import TORCH_DTYPE
+        from ingot.kernels.nf4 import by_block
 
         first = begin // 2
         packed = parts.raw("weight", first, -(-end // 2))
         values = nibbles(packed, _CODES[self.code], high_first=True)[begin - first * 2 : end - first * 2]
         block = begin // self.block
-        absmax = self._absmax(parts, block, -(-end // self.block)).repeat_interleave(self.block)
-        values *= absmax[begin - block * self.block : end - block * self.block]
-        return values.to(TORCH_DTYPE[self.stored])
+        absmax = self._absmax(parts, block, -(-end // self.block))
+        return by_block(values, absmax, self.block, begin - block * self.block).to(TORCH_DTYPE[self.stored])
 
     def _absmax(self, parts: Parts, begin: int, end: int) -> torch.Tensor:
         """Of blocks [begin, end), float32."""

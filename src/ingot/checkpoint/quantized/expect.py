@@ -31,6 +31,7 @@ def expect(ref: TensorRef, dtypes: Collection[str], shape: tuple[int, ...] | Non
 def contradiction(what: str, ref: TensorRef, expected: object, found: object) -> BaseError:
     """What config.json says of the quantization and what the tensors are."""
     return BaseError(
-        f"quantization_config and tensors contradict each other: {what}", where=ref.name, expected=expected, found=found,
+        f"quantization_config and tensors contradict each other: {what}",
+        where=ref.name, expected=expected, found=found,
         hint="One of the two is not of this checkpoint: download config.json and weights together.",
     )  # fmt: skip

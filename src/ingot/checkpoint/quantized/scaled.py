@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ingot.checkpoint.quantized.encoded import Parts
 from ingot.checkpoint.quantized.packing import integers, nibbles
 from ingot.errors import BaseError
-from ingot.kernels.codes import E2M1
+from ingot.kernels.codes import E2M1, INT4
 
 if TYPE_CHECKING:
     import torch
@@ -62,22 +62,30 @@ class Scaled:
         first, last = begin // columns, -(-end // columns)
         values = self._numbers(parts, first, last)
         rows, of_columns = self._scale_rows(parts, first, last), self._scale_columns(parts)
+        if of_columns is None:  # neighbours share a scale: no copy of it for each of them
+            seen = values.view(len(values), -1, min(columns, self.block[1]))
+        else:
+            seen = values.unsqueeze(2)
         if ZERO in parts:
-            values -= _spread(self._zeros(parts, rows), of_columns)
-        values *= _spread(self._scales(parts, rows), of_columns)
+            seen -= _spread(self._zeros(parts, rows), of_columns)
+        seen *= _spread(self._scales(parts, rows), of_columns)
         return values.to(TORCH_DTYPE[self.product]).reshape(-1)[begin - first * columns : end - first * columns]
 
     def _numbers(self, parts: Parts, first: int, last: int) -> torch.Tensor:
-        """q of rows [first, last), as float32[rows, columns]."""
+        """q of rows [first, last), as contiguous float32[rows, columns]."""
+        import torch
+
         columns = parts.shape[-1]
         if self.number is Number.E2M1:
             raw = parts.raw(WEIGHT, first * columns // 2, last * columns // 2)
             return nibbles(raw, E2M1, high_first=False).view(-1, columns)
         if self.number is Number.PLAIN:
-            return parts.elements(WEIGHT, first * columns, last * columns).float().view(-1, columns)
+            return widened(parts.elements(WEIGHT, first * columns, last * columns)).view(-1, columns)
         words = -(-columns * self.bits // 32)
         packed = parts.elements(WEIGHT, first * words, last * words).view(-1, words)
-        return integers(packed.T.contiguous(), self.bits)[:columns].T.float() - (1 << (self.bits - 1))
+        if self.bits == 4:
+            return nibbles(packed.view(torch.uint8), INT4, high_first=False)[:, :columns].contiguous()
+        return integers(packed.T.contiguous(), self.bits)[:columns].T.float().contiguous() - (1 << (self.bits - 1))
 
     def _scale_rows(self, parts: Parts, first: int, last: int) -> torch.Tensor:
         """Which row of the scales belongs to each of the rows [first, last); matrices of a stack follow one another."""
@@ -88,7 +96,7 @@ class Scaled:
         return rows // height * -(-height // self.block[0]) + rows % height // self.block[0]
 
     def _scale_columns(self, parts: Parts) -> torch.Tensor | None:
-        """Which column of the scales belongs to each column; None where there is one."""
+        """Which column of the scales belongs to each column; None where each belongs to as many neighbours."""
         import torch
 
         columns = parts.shape[-1]
@@ -96,7 +104,8 @@ class Scaled:
             groups = parts.elements(GROUPS, 0, columns)
             if int(groups.min()) >= 0:
                 return _checked(groups, -(-columns // self.block[1]))
-        return torch.arange(columns) // self.block[1] if columns > self.block[1] else None
+        width = min(columns, self.block[1])
+        return torch.arange(columns) // width if columns % width else None
 
     def _scales(self, parts: Parts, rows: torch.Tensor) -> torch.Tensor:
         """Scales of these rows of scales: float32[len(rows), groups]."""
@@ -121,6 +130,16 @@ class Scaled:
         return unpacked[rows - first * 32]
 
 
+def widened(stored: torch.Tensor) -> torch.Tensor:
+    """float32 of flat float8 or int8 numbers; of float8 by a table, in a quarter of the time that torch takes."""
+    import torch
+
+    if not stored.is_floating_point():
+        return stored.float()
+    every = torch.arange(256, dtype=torch.uint8).view(stored.dtype).float()
+    return torch.index_select(every, 0, stored.view(torch.uint8).to(torch.int32))
+
+
 def powers_of_two(exponents: torch.Tensor) -> torch.Tensor:
     """2^(byte - 127) of E8M0 bytes, or of float8_e8m0fnu; NaN for 255 (OCP Microscaling Formats v1.0, 5.4.1)."""
     import torch
@@ -136,7 +155,7 @@ def _rows_of(parts: Parts, role: str, rows: torch.Tensor, groups: int) -> torch.
 
 
 def _spread(of_blocks: torch.Tensor, columns: torch.Tensor | None) -> torch.Tensor:
-    return of_blocks if columns is None else of_blocks[:, columns]
+    return (of_blocks if columns is None else of_blocks[:, columns]).unsqueeze(2)
 
 
 def _checked(groups: torch.Tensor, count: int) -> torch.Tensor:
