@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ingot.errors import IngotError, MissingComponent, UsageError
 from ingot.plan.figures import labelled, nbytes_text
+from ingot.quantize.gguf.native import find
 from ingot.storage import PosixDisk, cache_directory
 from ingot.version import __version__
 
@@ -28,8 +29,8 @@ CORE = {
     "click": ("8.1", "8"),
     "rich": ("14", "15"),
 }
-#: For `ingot validate`, and for users' own scripts: useful, not needed by a merge.
-EXTRA = {"peft": ("0.21", "0.21"), "safetensors": ("0.8", "0.8")}
+#: For `ingot validate`, GGUF, and users' own scripts: useful, not needed by a merge.
+EXTRA = {"peft": ("0.21", "0.21"), "safetensors": ("0.8", "0.8"), "gguf": ("0.19", "0.19")}
 _INSTALL = "pip install -U ingot-merge"
 _HASH_SECONDS = 0.1
 _TRIED_NBYTES = 1 << 20
@@ -109,6 +110,7 @@ def _facts(directory: Path, devices: list[str]) -> dict[str, object]:
         "disk": _try_disk(directory.absolute()),
         "sha256_nbytes_per_second": _hash_speed(),
         "cache": None if cache is None else str(cache),
+        "gguf_quantizers": find().lines(),
     }
 
 
@@ -117,7 +119,9 @@ def _texts(facts: Mapping[str, object], broken: str | None) -> tuple[tuple[str, 
     assert isinstance(disk, dict)
     assert isinstance(speed, float)
     devices = facts["devices"]
+    quantizers = facts["gguf_quantizers"]
     assert isinstance(devices, list)
+    assert isinstance(quantizers, list)
     if disk["error"]:
         ways = f"nothing can be written here: {disk['error']}"
     else:
@@ -130,6 +134,7 @@ def _texts(facts: Mapping[str, object], broken: str | None) -> tuple[tuple[str, 
         ("Devices", ", ".join(devices) or broken or "no CUDA device: the CPU does it"),
         ("Disk", f"{nbytes_text(disk['free_nbytes'])} free, {ways} (in {disk['directory']})"),
         ("Cache", str(facts["cache"] or "none: there is no home directory")),
+        ("GGUF", "; ".join(map(str, quantizers))),
     )
 
 

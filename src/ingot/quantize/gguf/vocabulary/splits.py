@@ -95,6 +95,6 @@ def _rules(part: Mapping[str, Any]) -> Iterator[str]:
 
 def _plain(pattern: str) -> str:
     """Without possessive quantifiers, which change speed alone here: `?+` as `?`, `++` as `+`."""
-    plain = re.sub(r"(?<=[?+*\]})])\+", "", pattern) if re.search(r"[?+*]\+", pattern) else pattern
+    plain = re.sub(r"([?*+])\+", r"\1", pattern)
     # cl100k's rule for line ends takes one at a time, to the same words: the runs of them are one rule before it
     return plain.replace(r"\s*[\r\n]|", r"\s*[\r\n]+|")
