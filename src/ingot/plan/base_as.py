@@ -16,6 +16,7 @@ from ingot.adapters.module import Module, ModuleKind
 from ingot.adapters.principal import Principal
 from ingot.adapters.roundtrip import RoundTrip
 from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.combine.combined import plain_terms
 from ingot.errors import BaseError, MismatchError, UsageError
 from ingot.kernels.spelling import MERGEABLE
 from ingot.naming import Names
@@ -67,7 +68,7 @@ def check_terms(
     name: str, first: Sequence[PlacedTerm], terms: Sequence[PlacedTerm], trips: Mapping[str, object]
 ) -> None:
     """Raises MismatchError: a term of the tensor does not mean the same on a base that went through NF4."""
-    if first and any(isinstance(placed.term, Principal) for placed in terms):
+    if first and any(isinstance(placed.term, Principal) for placed in plain_terms(terms)):
         raise MismatchError(
             "PiSSA and OLoRA quantize what they leave of the base, not the base itself", where=name,
             hint="Merge this adapter without --base-as nf4.",
