@@ -184,13 +184,16 @@ def test_a_model_class_that_is_not_known_is_refused(tmp_path: Path) -> None:
         prepare(str(tmp_path / "base"), [(str(tmp_path / "adapter"), 1.0)], NF4)
 
 
-def test_pissa_is_refused_since_its_residual_was_quantized(tmp_path: Path, places: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_pissa_is_refused_since_its_residual_was_quantized(
+    weight: float, tmp_path: Path, places: tuple[Path, Path]
+) -> None:
     with unheard():
         whole = transformers.LlamaForCausalLM.from_pretrained(places[0], dtype=torch.float32)
         config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa")
         peft.get_peft_model(whole, config).save_pretrained(tmp_path / "pissa")
     with pytest.raises(MismatchError, match="PiSSA"):
-        prepare(str(places[0]), [(str(tmp_path / "pissa"), 1.0)], NF4)
+        prepare(str(places[0]), [(str(tmp_path / "pissa"), weight)], NF4)
 
 
 def test_another_word_is_a_usage_error(places: tuple[Path, Path]) -> None:
