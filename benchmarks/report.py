@@ -24,7 +24,7 @@ class Result:
 
 def write_report(results: Sequence[Result], path: Path) -> None:
     """Write the page."""
-    lines = ["# Benchmarks", "", _INTRODUCTION, "", f"Machine: {_machine()}.", ""]
+    lines = ["# Benchmarks", "", _INTRODUCTION, "", f"Machine: {machine()}.", ""]
     for title, kind in (("Warm page cache", "warm"), ("Cold page cache", "cold")):
         rows = [row for result in results for row in _rows(result, getattr(result, kind))]
         if rows:
@@ -77,7 +77,7 @@ def _rounding(results: Sequence[Result]) -> list[str]:
     return [*lines, *(f"| {name} | {share:.2e} | {count:,} |" for name, (share, count) in shares.items()), ""]
 
 
-def _machine() -> str:
+def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cores} cores ({platform.machine()}), {memory:.0f} GiB of memory, Python {platform.python_version()}"

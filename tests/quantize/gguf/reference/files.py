@@ -33,7 +33,7 @@ WHO = ("general.name", "general.basename", "general.finetune", "general.size_lab
 #: The converter leaves these out where llama.cpp's default is meant; ours always says so.
 SAID_ALWAYS = ("tokenizer.ggml.add_bos_token",)
 #: Runs the converter with a name for the pre-tokenizer, which it knows by hashes of well-known vocabularies only.
-_CONVERT = """
+CONVERT = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]
 import convert_hf_to_gguf
@@ -67,7 +67,7 @@ def answers(name: str, folder: Path) -> dict[str, Any]:
 
 def convert(model: Path, target: Path) -> None:
     """llama.cpp's convert_hf_to_gguf.py, with its default output type."""
-    arguments = [sys.executable, "-c", _CONVERT, str(llama_cpp.source()), str(model), "--outfile", str(target)]
+    arguments = [sys.executable, "-c", CONVERT, str(llama_cpp.source()), str(model), "--outfile", str(target)]
     subprocess.run(arguments, check=True, capture_output=True)
 
 
