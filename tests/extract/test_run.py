@@ -395,7 +395,7 @@ def test_the_adapter_in_half_precision_is_measured_as_it_is_stored(llama: Pair, 
 def _share_outside(model: Any, path: str) -> float:
     """Of white noise on a layer's weight, what a product of rank 1 that points elsewhere leaves."""
     rows, columns = model.get_submodule(path).weight.shape
-    return 1 - (rows + columns - 1) / (rows * columns)  # type: ignore[no-any-return]
+    return float(1 - (rows + columns - 1) / (rows * columns))
 
 
 class _FullDisk(PosixDisk):

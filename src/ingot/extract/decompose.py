@@ -16,7 +16,7 @@ threads give the same factors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ from ingot.extract.model import Budget
 #: Up to this many columns an eigendecomposition costs less than the matrix products of a sketch.
 EXACT_SIDE = 1024
 #: Rows that are converted to float64 at once, times columns.
-TILE_ELEMENTS = 1 << 21
+TILE_ELEMENTS = 1 << 20
 _OVERSAMPLING = 16
 _FIRST_RANK = 48
 _MOST_STEPS = 12
@@ -61,7 +61,7 @@ class Spectrum:
 
 def total_energy(delta: torch.Tensor) -> float:
     """‖Δ‖²_F, accumulated in float64."""
-    return float(torch.linalg.vector_norm(delta, dtype=torch.float64)) ** 2
+    return sum(float(torch.linalg.vector_norm(tile)) ** 2 for tile in _tiles(delta))
 
 
 def choose_rank(spectra: Sequence[Spectrum], budget: Budget) -> int:
@@ -113,13 +113,20 @@ def _basis(matrix: torch.Tensor, cap: int, energy: float | None, total: float, s
     while columns > EXACT_SIDE and rank + _OVERSAMPLING <= columns // 4:
         sketch = _sketch(matrix, rank, total, seed, sketch)
         if energy is None or rank == cap:
-            return torch.linalg.qr(sketch.double()).Q
-        held = torch.linalg.svdvals(_times(matrix, torch.linalg.qr(sketch.double()).Q))[:rank].square().sum()
+            return _orthonormal(sketch.double())
+        held = torch.linalg.svdvals(_times(matrix, _orthonormal(sketch.double())))[:rank].square().sum()
         if float(held) >= _wanted(energy, total):
-            return torch.linalg.qr(sketch.double()).Q
+            return _orthonormal(sketch.double())
         rank = min(cap, 2 * rank)
     _, vectors = torch.linalg.eigh(_gram(matrix))
-    return vectors.flip(1)[:, :cap]
+    found: torch.Tensor = vectors.flip(1)[:, :cap]
+    return found
+
+
+def _orthonormal(columns: torch.Tensor) -> torch.Tensor:
+    """A basis of the same space, in the same dtype."""
+    basis: torch.Tensor = torch.linalg.qr(columns).Q
+    return basis
 
 
 def _sketch(matrix: torch.Tensor, rank: int, total: float, seed: str, start: torch.Tensor | None) -> torch.Tensor:
@@ -132,31 +139,35 @@ def _sketch(matrix: torch.Tensor, rank: int, total: float, seed: str, start: tor
     matrix = matrix.float()
     held = 0.0
     for _ in range(_MOST_STEPS):
-        across = torch.linalg.qr(matrix @ basis).Q
+        across = _orthonormal(matrix @ basis)
         back = matrix.T @ across
         before, held = held, float(torch.linalg.svdvals(back)[:rank].double().square().sum())
-        basis = torch.linalg.qr(back).Q
+        basis = _orthonormal(back)
         if held - before <= _GAIN * total:
             break
     return basis
 
 
-def _tiles(matrix: torch.Tensor) -> Sequence[torch.Tensor]:
-    return matrix.split(max(1, TILE_ELEMENTS // max(1, matrix.shape[1])))
+def _tiles(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+    """All rows in float64, some at a time; each tile is overwritten by the next."""
+    step = max(1, TILE_ELEMENTS // max(1, matrix.shape[1]))
+    scratch = torch.empty(min(step, len(matrix)), matrix.shape[1], dtype=torch.float64)
+    for row in range(0, len(matrix), step):
+        part = matrix[row : row + step]
+        yield scratch[: len(part)].copy_(part)
 
 
 def _gram(matrix: torch.Tensor) -> torch.Tensor:
     """ΔᵀΔ[n, n] in float64."""
     gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64)
     for tile in _tiles(matrix):
-        tile = tile.double()
         gram.addmm_(tile.T, tile)
     return gram
 
 
 def _times(matrix: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
     """Δ[m, n] @ basis[n, k] in float64."""
-    return torch.cat([tile.double() @ basis for tile in _tiles(matrix)])
+    return torch.cat([tile @ basis for tile in _tiles(matrix)])
 
 
 def _diagonal(products: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,9 +180,9 @@ def _diagonal(products: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor
 def residual_energy(delta: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> float:
     """‖Δ - L @ R‖²_F in float64, of factors as they are stored."""
     left, right = left.double(), right.double()
-    step = max(1, TILE_ELEMENTS // max(1, delta.shape[1]))
-    parts = (
-        torch.linalg.vector_norm(delta[at : at + step].double() - left[at : at + step] @ right) ** 2
-        for at in range(0, len(delta), step)
-    )
-    return float(sum(parts))
+    energy, row = 0.0, 0
+    for tile in _tiles(delta):
+        tile.addmm_(left[row : row + len(tile)], right, alpha=-1)
+        energy += float(torch.linalg.vector_norm(tile)) ** 2
+        row += len(tile)
+    return energy

@@ -52,21 +52,21 @@ def fit(
     count = parameter.view[0]
     spectra: list[Spectrum] = []
     rounding = 0.0
-    delta = torch.empty(0)
+    kept = None  # the only one; those of a stack are read again
     for index in range(count):
         delta = _difference(base, tuned, target, index)
         rounding += rounding_energy(tuned, parameter, index, delta)
         spectra.append(decompose(delta, budget, f"{parameter.full}[{index}]"))
+        kept = delta if count == 1 else None
+        del delta
         tick(1)
     rank = choose_rank(spectra, budget)
     factors = []
     left = 0.0
     for index, spectrum in enumerate(spectra):
-        pair = tuple(part.to(stored) for part in spectrum.cut(rank))
-        factors.append((pair[0], pair[1]))
-        if count > 1:
-            delta = _difference(base, tuned, target, index)
-        left += residual_energy(delta, *pair)
+        one, other = (part.to(stored) for part in spectrum.cut(rank))
+        factors.append((one, other))
+        left += residual_energy(_difference(base, tuned, target, index) if kept is None else kept, one, other)
     tensors = target.arrange(factors)
     held = sum(float(spectrum.energies[:rank].sum()) for spectrum in spectra)
     nbytes = sum(tensor.nbytes for tensor in tensors.values())

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ingot.adapters.module import matrix_view
+from ingot.adapters.module import ModuleKind, matrix_view
 from ingot.adapters.saved import is_embedding
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.errors import BaseError, MismatchError
 from ingot.extract.model import Held, Parameter
 from ingot.extract.source import Source
 from ingot.naming import Names
-from ingot.naming.kinds import ModuleKind
 
 _GIVE_THE_BASE = "Give the checkpoint that TUNED was trained from as BASE."
 

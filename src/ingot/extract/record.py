@@ -44,7 +44,7 @@ def build_record(
     finished = datetime.now(UTC)
     budget = request.budget
     asked = Asked(
-        *(BaseSpec(public_name(one.location.name), one.location.revision) for one in inputs.values()),
+        _spec(inputs["base"]), _spec(inputs["tuned"]),
         budget.rank, budget.energy, budget.max_rank, request.dtype, request.save,
     )  # fmt: skip
     build = BuildDefinition(
@@ -76,6 +76,10 @@ def as_json(group: FitGroup) -> dict[str, object]:
         "energy": {"mean": group.energy, "lowest": group.worst.energy, "lowest_in": group.worst.name},
         "rounding": group.rounding, "left": group.left, "nbytes": group.nbytes,
     }  # fmt: skip
+
+
+def _spec(checkpoint: Checkpoint) -> BaseSpec:
+    return BaseSpec(public_name(checkpoint.location.name), checkpoint.location.revision)
 
 
 def _dependencies(inputs: Mapping[str, Checkpoint], memory: DigestMemory) -> Iterator[Dependency]:

@@ -28,6 +28,7 @@ from ingot.naming import Names
 from ingot.plan.figures import listed
 from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, Staging
 from ingot.storage.disk import Disk
+from ingot.storage.kernel import give_back_freed_blocks
 from ingot.storage.workdir import Place
 from ingot.version import __version__
 
@@ -55,6 +56,7 @@ def extract(
     """
     started = time.monotonic()
     Place.of(request.target).check_target_free()
+    give_back_freed_blocks()
     base, tuned = _open(request, stop or threading.Event())
     try:
         pairing = pair(base, tuned)
@@ -81,14 +83,15 @@ def _open(request: Request, stop: threading.Event) -> tuple[Source, Source]:
         raise
     try:
         refuse_other_model(base, tuned)
-        return tuple(
-            Source(role, one, Names.of(one.tensors, one.config), stop)
-            for role, one in (("BASE", base), ("TUNED", tuned))
-        )  # type: ignore[return-value]
+        return _source("BASE", base, stop), _source("TUNED", tuned, stop)
     except BaseException:
         base.close()
         tuned.close()
         raise
+
+
+def _source(role: str, checkpoint: Checkpoint, stop: threading.Event) -> Source:
+    return Source(role, checkpoint, Names.of(checkpoint.tensors, checkpoint.config), stop)
 
 
 def _refuse_adapter(where: Location) -> None:

@@ -18,7 +18,7 @@ from ingot.kernels.spelling import MERGEABLE
 from ingot.naming import Names, Placement
 
 #: Bytes that are read at once.
-WINDOW_NBYTES = 8 << 20
+WINDOW_NBYTES = 2 << 20
 #: Buffers and counters that a model may hold beside its weights.
 _STORED = TORCH_DTYPE | {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -135,17 +135,20 @@ def rounding_energy(tuned: Source, parameter: Parameter, index: int, delta: torc
 
     That is the expectation when rounding errors are uniform, which holds where |Δ| is some ulps or more.
     """
-    if parameter.tuned.dtype not in _EXPONENTS:
+    if parameter.tuned.dtype not in _STEPS:
         return 0.0
-    counts = torch.zeros(256, dtype=torch.int64)
+    digits, smallest = _STEPS[parameter.tuned.dtype]
+    energy = 0.0
+    scratch = torch.empty(0)
     for at_rows, at_columns, values in tuned.blocks(parameter.tuned, index):
-        changed = values[delta[at_rows, at_columns] != 0]
-        exponents = (changed.float().view(torch.int32) >> 23) & 0xFF
-        counts += torch.bincount(exponents, minlength=256)
-    bits, smallest = _EXPONENTS[parameter.tuned.dtype]
-    powers = (torch.arange(256, dtype=torch.float64) - 127).clamp(min=smallest) - bits
-    return float((counts * torch.exp2(2 * powers)).sum()) / 12
+        if scratch.shape != values.shape:
+            scratch = torch.empty(values.shape)
+        # the exponent's bits alone are the power of two at or below |value|
+        scratch.copy_(values).view(torch.int32).bitwise_and_(0x7F80_0000)
+        scratch.clamp_(min=smallest).mul_(delta[at_rows, at_columns] != 0)
+        energy += float(torch.dot(scratch.view(-1), scratch.view(-1)))
+    return energy * 4.0**-digits / 12
 
 
-#: dtype -> (bits of the significand after the leading one, exponent of the smallest normal number).
-_EXPONENTS: Mapping[str, tuple[int, int]] = {"BF16": (7, -126), "F16": (10, -14)}
+#: dtype -> (binary digits after the leading one, smallest normal number, below which steps get no smaller).
+_STEPS: Mapping[str, tuple[int, float]] = {"BF16": (7, 2.0**-126), "F16": (10, 2.0**-14)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 
@@ -55,7 +56,7 @@ class AdapterFile:
             self._write(source.matrix(held, index, rows, columns), name, held.dtype)
 
     def _write(self, tensor: torch.Tensor, name: str, dtype: str) -> None:
-        data = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+        data = memoryview(cast(Any, tensor.contiguous().view(-1).view(torch.uint8).numpy()))
         at = first_non_finite(data, dtype)
         if at is not None:
             raise NonFiniteError(
