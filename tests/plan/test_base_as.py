@@ -13,12 +13,15 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.checkpoint.locate import Location
 from ingot.cli import main
 from ingot.errors import BaseError, MismatchError, NonFiniteError, UsageError
 from ingot.merge import prepare
 from ingot.plan.model import Options
 from ingot.registry import Depth, verify
 from ingot.storage.digest_memory import DigestMemory
+from ingot.validate.weights.compare import compare
 from tests import toy
 from tests.checkpoint.quantized import llama
 from tests.oracle.reference import unheard
@@ -111,6 +114,20 @@ def test_the_record_keeps_it_and_it_is_computed_again(tmp_path: Path, places: tu
     options = record["predicate"]["buildDefinition"]["externalParameters"]["options"]
     assert options["base_as"] == "nf4"
     assert verify(tmp_path / "out", depth=Depth.AGAINST_INPUTS, base=str(base), adapters=[str(adapter)]).ok
+
+
+def test_its_weights_are_measured_against_the_base_that_went_through_nf4(
+    tmp_path: Path, places: tuple[Path, Path]
+) -> None:
+    base, adapter = places
+    merge(base, adapter, tmp_path / "out", base_as="nf4")
+    candidate = Checkpoint.open(Location(tmp_path / "out", "out"))
+    with prepare(str(base), [(str(adapter), 1.0)], NF4) as job:
+        found = compare(job, candidate)
+    candidate.close()
+    assert found.worst_ulp <= 1
+    assert found.equal > 0.999
+    assert (found.untouched_differ, found.missing, found.extra) == ((), (), ())
 
 
 def test_the_plan_tells_the_ratio_of_the_error_to_the_update(places: tuple[Path, Path]) -> None:

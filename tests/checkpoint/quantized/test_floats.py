@@ -125,6 +125,13 @@ def test_a_block_that_does_not_explain_the_grid_is_a_contradiction(tmp_path: Pat
     assert "contradict" in refused(write(tmp_path / "base", parts, {**FP8, "weight_block_size": size}))
 
 
+def test_scales_along_the_columns_are_not_taken_for_those_of_rows(tmp_path: Path) -> None:
+    parts = {"a.weight": numbers(40, 40), "a.weight_scale": scales(1, 40)}
+    assert "contradict" in refused(write(tmp_path / "base", parts, FP8))
+    parts = {"e.gate_up_proj": numbers(3, 40, 40), "e.gate_up_proj_scale": scales(3, 1, 40)}
+    assert "contradict" in refused(write(tmp_path / "stack", parts, FP8))
+
+
 def test_scales_and_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     bad = scales(40, 1)
     bad[7] = float("nan")

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("compressed_tensors")
 
+from ingot.checkpoint.checkpoint import Checkpoint
+from ingot.checkpoint.locate import Location
 from ingot.cli import main
 from ingot.errors import BaseError, Interrupted
 from ingot.inspect import inspect_path
@@ -21,6 +23,7 @@ from ingot.plan.model import Options
 from ingot.plan.render import as_json, as_lines
 from ingot.registry import Depth, verify
 from ingot.storage.digest_memory import DigestMemory
+from ingot.validate.weights.compare import compare
 from tests.checkpoint.quantized import llama
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -120,6 +123,23 @@ def test_an_interrupted_merge_is_taken_up_again(tmp_path: Path, adapters: dict[s
     assert outcome.resumed
     for path in (tmp_path / "whole").glob("*.safetensors"):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["nf4 nested", "gptq", "compressed nvfp4"])
+def test_the_weights_of_a_merge_are_measured_against_the_decoded_base(
+    tmp_path: Path, form: str, adapters: dict[str, Path]
+) -> None:
+    llama.write(tmp_path / "base", form)
+    merge(tmp_path / "base", adapters["some"], tmp_path / "out")
+    candidate = Checkpoint.open(Location(tmp_path / "out", "out"))
+    with prepare(str(tmp_path / "base"), [(str(adapters["some"]), 1.0)]) as job:
+        found = compare(job, candidate)
+    candidate.close()
+    assert len(found.modules) == 4
+    assert found.worst_ulp <= 1
+    assert found.equal > 0.999
+    assert found.untouched
+    assert (found.untouched_differ, found.missing, found.extra) == ((), (), ())
 
 
 def test_the_plan_says_what_is_decoded_and_what_is_dropped(tmp_path: Path, adapters: dict[str, Path]) -> None:

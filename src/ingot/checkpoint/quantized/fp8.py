@@ -59,9 +59,9 @@ def _block(ref: TensorRef, scale: TensorRef, settings: Mapping[str, object]) -> 
     """(height, width) of a block, and what that is called."""
     rows, columns = ref.shape[-2] if len(ref.shape) > 1 else 1, ref.shape[-1]
     matrices = math.prod(ref.shape[:-2])
-    if scale.numel == matrices * 1:
+    if scale.numel == matrices:
         return (rows, columns), "one scale a tensor"
-    if scale.numel == matrices * rows and scale.shape[-1] in (1, rows):
+    if scale.shape in ((*ref.shape[:-1], 1), ref.shape[:-1]):
         return (1, columns), "one scale a row"
     asked = settings.get("weight_block_size")
     if not (isinstance(asked, list | tuple) and len(asked) == 2 and all(isinstance(n, int) and n > 0 for n in asked)):
