@@ -59,6 +59,12 @@ def test_a_weight_is_a_finite_number_that_does_something(weight: float) -> None:
         combination("linear", [1.0, weight])
 
 
+@pytest.mark.parametrize("density", [0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.9])
+def test_all_that_the_density_leaves_may_be_asked_for(density: float) -> None:
+    assert combination("breadcrumbs", [1], density=density, gamma=round(1 - density, 1)).gamma == round(1 - density, 1)
+    assert combination("della", [1], density=density, epsilon=min(round(1 - density, 1), density / 2)).epsilon > 0
+
+
 def test_sce_takes_several_adapters_and_no_weights() -> None:
     with pytest.raises(UsageError, match="only one was named"):
         combination("sce", [1.0])

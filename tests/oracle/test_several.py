@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ingot.errors import MismatchError
 from ingot.plan.model import Options
 from tests.oracle.cases import Case
 from tests.oracle.reference import (
@@ -100,6 +99,33 @@ def test_changes_that_depend_on_the_weight_add_up_from_the_same_base(workshop: W
         for name, after in by_formula(model, adapter).items():
             expected[name] = expected[name] + weight * (after - before[name])
     assert_close(load_output(target).state_dict(), expected)
+
+
+def test_two_doras_in_peft_are_neither_their_sum_nor_one_after_the_other(workshop: Workshop, target: Path) -> None:
+    """PEFT takes the norm of the second from the base, and applies it to what the first left: docs/combining.md."""
+    one = Case("llama", "dora", {"target_modules": ["q_proj"], "use_dora": True})
+    two = Case("llama", "dora too", {"target_modules": ["q_proj", "v_proj"], "use_dora": True, "r": 2})
+    base, adapters = workshop.base("llama"), [workshop.adapter(one), workshop.adapter(two)]
+    with unheard():
+        model = peft.PeftModel.from_pretrained(load_base(one, base), adapters[0])
+        model.load_adapter(adapters[1], "other")
+        model.base_model.set_adapter(["default", "other"])
+        theirs = {name: value.double() for name, value in model.merge_and_unload().state_dict().items()}
+    before = {name: value.double() for name, value in load_base(one, base).state_dict().items()}
+    name = "model.layers.0.self_attn.q_proj.weight"
+    made = dict(before)
+    for case, adapter in ((one, adapters[0]), (two, adapters[1])):
+        alone = by_formula(load_base(one, base), adapter)[name]
+        tensors = adapter_tensors(adapter)
+        a, b = (tensors[f"{PREFIX}{name.removesuffix('.weight')}.lora_{side}.weight"].double() for side in "AB")
+        delta = 6 / case.options.get("r", 4) * b @ a
+        scale = alone.norm(dim=1) / (before[name] + delta).norm(dim=1)
+        made[name] = scale[:, None] * (made[name] + delta)
+    assert_close({name: theirs[name]}, {name: made[name]})
+    for method in ("linear", "sequential"):
+        merged(base, [(adapter, 1.0) for adapter in adapters], target.with_name(method), Options(method=method))
+        ours = load_output(target.with_name(method)).state_dict()
+        assert worst({name: ours[name]}, {name: theirs[name]})[name] > 0.01
 
 
 def test_two_adapters_on_different_modules_may_be_of_any_kind(workshop: Workshop, target: Path) -> None:

@@ -75,6 +75,8 @@ class Majority(StrEnum):
 DENSITY = 0.5
 GAMMA = 0.01
 EPSILON = 0.15
+#: 0.8 + 0.2 and its like are 1, whatever float64 makes of them.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _check_weights(method: Method, weights: Sequence[float]) -> None:
 
 def _gamma(density: float, asked: float | None) -> float:
     gamma = min(GAMMA, 1 - density) if asked is None else asked
-    if not 0 <= gamma <= 1 - density:
+    if not (gamma >= 0 and density + gamma <= 1 + _ROUNDING):
         raise UsageError("--gamma is out of its range", expected=f"0 to {1 - density:g}: 1 - density", found=gamma,
                          hint="It is the share of the largest values that is dropped; --density is the share "
                          "that stays.")  # fmt: skip
@@ -185,7 +187,7 @@ def _gamma(density: float, asked: float | None) -> float:
 
 def _epsilon(density: float, asked: float | None) -> float:
     epsilon = min(EPSILON, density / 2, 1 - density) if asked is None else asked
-    if not (0 <= epsilon < density and density + epsilon <= 1):
+    if not (0 <= epsilon < density and density + epsilon <= 1 + _ROUNDING):
         raise UsageError("--epsilon is out of its range", found=epsilon,
                          expected="density - epsilon above 0, and density + epsilon at most 1",
                          hint="It spreads the probability of being kept around --density.")  # fmt: skip

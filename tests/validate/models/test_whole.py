@@ -82,6 +82,16 @@ def test_several_weighted_adapters_are_the_exact_sum_of_their_updates(tmp_path: 
     assert largest(logits_of(tmp_path / "base"), expected) > 1e-3
 
 
+def test_a_dora_beside_another_adapter_on_one_module_is_not_answered_by_peft(tmp_path: Path) -> None:
+    save_base(tmp_path / "base", "llama")
+    save_adapter(tmp_path / "one", "llama", target_modules=["q_proj"], use_dora=True)
+    save_adapter(tmp_path / "two", "llama", 1, target_modules=["q_proj"])
+    save_adapter(tmp_path / "apart", "llama", 2, target_modules=["v_proj"])
+    with pytest.raises(Unsupported, match=r"several adapters change .*q_proj, and one of them is a DoRA"):
+        logits_of(f"{tmp_path}/base+{tmp_path}/one+{tmp_path}/two")
+    assert logits_of(f"{tmp_path}/base+{tmp_path}/one+{tmp_path}/apart")
+
+
 def test_the_demo_answers_what_transformers_and_peft_answer() -> None:
     from peft import PeftModel
 

@@ -156,7 +156,7 @@ def _resize(model: Any, adapters: Sequence[Weighted]) -> None:
 def _activate(model: Any, weights: dict[str, float]) -> None:
     """Make all adapters active, their updates multiplied by their weights.
 
-    Raises Unsupported: two adapters replace the same module.
+    Raises Unsupported: two adapters replace the same module, or one of several on it is a DoRA.
     """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -168,6 +168,11 @@ def _activate(model: Any, weights: dict[str, float]) -> None:
         held = [name for name in weights if name in module._get_available_adapters()]
         if len(held) > 1 and isinstance(module, AuxiliaryTrainingWrapper):
             raise Unsupported(f"several adapters replace {path}")
+        if len(held) > 1 and any(getattr(module, "use_dora", {}).get(name) for name in held):
+            raise Unsupported(
+                f"several adapters change {path}, and one of them is a DoRA: PEFT takes its norm from the base and "
+                "applies it to what the others left, which is neither their sum nor one after the other"
+            )
         module.set_adapter(held, inference_mode=True)
         if isinstance(module, LoraLayer):
             for name in held:
