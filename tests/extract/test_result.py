@@ -27,16 +27,23 @@ def test_groups_differ_in_more_than_numbers() -> None:
 
 
 def test_a_poor_fit_is_told_with_its_worst_module_and_what_rounding_has_to_do_with_it() -> None:
-    (said,) = warnings(FITS, Budget.of(4, None, None), "BF16")
+    (said,) = warnings(FITS, Budget.of(4, None, None), "bfloat16")
     assert said == (
-        "layers.*.q: rank 4 holds 74.5% of the difference, and 50.0% in layers.1.q. Take a higher --rank, or "
-        "--save-module q. About 15% of it is the rounding of TUNED to BF16, which no low rank holds."
+        "1 of 3 modules hold less than 90% of their difference; the least is 50.0%, in layers.1.q. Take a higher "
+        "--rank, or --save-module q. About 20% of their difference is TUNED's rounding to bfloat16, which no low rank holds."
     )
 
 
 def test_modules_that_miss_the_energy_are_counted() -> None:
-    said = warnings(FITS, Budget.of(None, 0.95, 4), "F32")
-    assert said[-1].startswith("1 of 3 modules hold less than the 0.95 that was asked for at the largest rank, 4: lay")
+    (said,) = warnings(FITS, Budget.of(None, 0.995, 4), "float32")
+    assert said.startswith(
+        "2 of 3 modules hold less than the 0.995 that was asked for, at the largest rank of 4; the l"
+    )
+    assert "Raise --max-rank" in said
+
+
+def test_an_energy_that_was_reached_is_nothing_to_warn_of_however_low() -> None:
+    assert warnings(FITS, Budget.of(None, 0.4, 4), "float32") == ()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ingot.errors import BaseError, Interrupted
 from ingot.extract import source as module
 from ingot.extract.model import Parameter
 from ingot.extract.pairing import pair
-from ingot.extract.source import Source, difference, rounding_energy
+from ingot.extract.source import Source, difference, differs, rounding_energy
 from ingot.naming import Names
 from tests.extract.judge import load, low_rank, make, shake
 from tests.oracle.reference import on_disk
@@ -50,11 +50,23 @@ def test_a_difference_is_that_of_the_models_parameters(
         assert torch.equal(found.reshape(expected.shape), expected.to(found.dtype)), full
 
 
+@pytest.mark.parametrize("element", [0, -1])
+def test_one_element_makes_a_difference(element: int, llama: Pair, tmp_path: Path) -> None:
+    shutil.copytree(llama[0], tmp_path / "changed")
+    file = tmp_path / "changed" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.up_proj.weight"].view(-1)[element] += 1e-6
+    save_file(tensors, file, {"format": "pt"})
+    base, tuned, parameters = both((llama[0], tmp_path / "changed"))
+    found = {name for name, parameter in parameters.items() if differs(base, tuned, parameter, lambda _: None)}
+    assert found == {"model.layers.1.mlp.up_proj.weight"}
+
+
 def test_every_byte_of_both_is_reported(llama: Pair) -> None:
     base, tuned, parameters = both(llama)
     told: list[int] = []
     for parameter in parameters.values():
-        difference(base, tuned, parameter, 0, told.append)
+        differs(base, tuned, parameter, told.append)
     assert sum(told) == sum(t.nbytes for path in llama for t in on_disk(path).values())
 
 

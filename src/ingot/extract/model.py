@@ -12,6 +12,8 @@ from ingot.naming import Placement
 
 #: PEFT's names.
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+#: safetensors' spelling of a dtype -> torch's.
+DTYPE_WORDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: The energy that a module's rank must reach where the user names neither a rank nor an energy.
 DEFAULT_ENERGY = 0.99
 #: The largest rank that an energy may lead to, unless the user says otherwise. Servers take no more.

@@ -6,10 +6,9 @@ import math
 import shlex
 from collections.abc import Iterator
 
+from ingot.extract.model import DTYPE_WORDS
 from ingot.extract.result import Extraction, FitGroup
 from ingot.plan.figures import LABEL_WIDTH, counted, labelled, nbytes_text, seconds_text, table
-
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def as_lines(found: Extraction, width: int) -> list[str]:
@@ -22,7 +21,7 @@ def as_lines(found: Extraction, width: int) -> list[str]:
     ]  # fmt: skip
     if found.fits:
         lines += [
-            _line("Factors", f"{counted(len(found.fits), 'module')}, {_ranks(found)}, {_DTYPES[found.dtype]}"),
+            _line("Factors", f"{counted(len(found.fits), 'module')}, {_ranks(found)}, {DTYPE_WORDS[found.dtype]}"),
             "",
         ]
         lines += table([_HEAD, *(_row(group) for group in found.fit_groups)], width, align="<>>>>>>>")

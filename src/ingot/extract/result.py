@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ingot.extract.fit import Fit
 from ingot.extract.model import Budget
-from ingot.plan.figures import collapse, listed
+from ingot.plan.figures import collapse, counted
 
 #: Below this share of the difference a rank is a poor fit, and the user is told.
 POOR_ENERGY = 0.9
@@ -129,29 +129,24 @@ def group_fits(fits: Iterable[Fit]) -> tuple[FitGroup, ...]:
 
 
 def warnings(fits: Sequence[Fit], budget: Budget, dtype: str) -> tuple[str, ...]:
-    """Where a low rank is a poor fit, and what to do about it; `dtype` is TUNED's."""
-    found = []
-    for group in group_fits(fits):
-        if group.worst.energy < POOR_ENERGY:
-            found.append(_poor(group, budget, dtype))
-    missed = [fit.name for fit in fits if budget.energy and fit.energy < budget.energy * (1 - 1e-9)]
-    if missed and budget.energy:
-        found.append(
-            f"{len(missed)} of {len(fits)} modules hold less than the {budget.energy:g} that was asked for at the "
-            f"largest rank, {budget.max_rank}: {listed(missed, 3)}. Raise --max-rank, or save them whole with "
-            "--save-module."
+    """Where the factors hold too little, and what to do about it; `dtype` is TUNED's."""
+    if budget.energy is None:
+        poor = [fit for fit in fits if fit.energy < POOR_ENERGY]
+        what, way = f"{POOR_ENERGY:.0%} of their difference", "Take a higher --rank"
+    else:
+        poor = [fit for fit in fits if fit.energy < budget.energy * (1 - 1e-9)]
+        what, way = (
+            f"the {budget.energy:g} that was asked for, at the largest rank of {budget.max_rank}",
+            "Raise --max-rank",
         )
-    return tuple(found)
-
-
-def _poor(group: FitGroup, budget: Budget, dtype: str) -> str:
-    low, high = group.ranks
-    rank = str(low) if low == high else f"{low} to {high}"
-    option = "--rank" if budget.energy is None else "--energy"
-    text = f"{group.pattern}: rank {rank} holds {group.energy:.1%} of the difference"
-    if len(group.fits) > 1:
-        text += f", and {group.worst.energy:.1%} in {group.worst.name}"
-    text += f". Take a higher {option}, or --save-module {group.pattern.rpartition('.')[2]}."
-    if group.rounding > LOUD_ROUNDING:
-        text += f" About {group.rounding:.0%} of it is the rounding of TUNED to {dtype}, which no low rank holds."
-    return text
+    if not poor:
+        return ()
+    worst = min(poor, key=lambda fit: fit.energy)
+    text = (
+        f"{len(poor)} of {counted(len(fits), 'module')} hold less than {what}; the least is {worst.energy:.1%}, in "
+        f"{worst.name}. {way}, or --save-module {worst.name.rpartition('.')[2]}."
+    )
+    noise = math.fsum(fit.rounding for fit in poor) / math.fsum(fit.total for fit in poor)
+    if noise > LOUD_ROUNDING:
+        text += f" About {noise:.0%} of their difference is TUNED's rounding to {dtype}, which no low rank holds."
+    return (text,)

@@ -15,12 +15,12 @@ from ingot.extract.config import adapter_config
 from ingot.extract.fit import Fit, fit
 from ingot.extract.forms import Forms, choose
 from ingot.extract.layers import Target
-from ingot.extract.model import CONFIG_NAME, Bar, Held, Parameter, Progress, Request
+from ingot.extract.model import CONFIG_NAME, DTYPE_WORDS, Bar, Held, Parameter, Progress, Request
 from ingot.extract.pairing import Pairing, pair, refuse_other_model
 from ingot.extract.record import build_record
 from ingot.extract.result import Extraction, Whole, warnings
 from ingot.extract.side_files import changed_settings, travelling
-from ingot.extract.source import Source, difference
+from ingot.extract.source import Source, differs
 from ingot.extract.write import AdapterFile, Entry, by_width
 from ingot.formats.strict_json import dumps_pretty
 from ingot.formats.tensor_ref import DTYPE_NBYTES
@@ -114,21 +114,11 @@ def _compare(base: Source, tuned: Source, pairing: Pairing, bar: Bar) -> frozens
     differing = set()
     with bar("comparing", total, "bytes") as progress:
         for one in pairing.parameters:
-            if _differs(base, tuned, one, progress):
+            if differs(base, tuned, one, progress):
                 differing.add(one.full)
     if not differing:
         raise _nothing("BASE and TUNED hold the same weights")
     return frozenset(differing)
-
-
-def _differs(base: Source, tuned: Source, one: Parameter, progress: Progress) -> bool:
-    if one.base is not None and not one.resized:
-        found = [bool(difference(base, tuned, one, i, progress).any()) for i in range(one.view[0])]
-        return any(found)  # of all, so that all are read
-    for index in range(one.view[0]):  # read for its finiteness
-        for _ in tuned.blocks(one.tuned, index, progress):
-            pass
-    return True
 
 
 def _nbytes(held: Held) -> int:
@@ -250,7 +240,7 @@ def _settings(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _dtype(forms: Forms) -> str:
-    return ", ".join(sorted({target.parameter.tuned.dtype for target in forms.targets}))
+    return ", ".join(sorted({DTYPE_WORDS[target.parameter.tuned.dtype] for target in forms.targets}))
 
 
 def _identity(record: bytes) -> str:

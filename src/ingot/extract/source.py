@@ -118,6 +118,26 @@ def _in_memory(place: Placement, along: slice, values: torch.Tensor) -> Block:
     return slice(rows + along.start, rows + along.stop), slice(*place.columns), values
 
 
+def differs(base: Source, tuned: Source, parameter: Parameter, progress: Progress) -> bool:
+    """Whether a parameter has another value in TUNED; reads all of both, so that what is not finite is found.
+
+    Where both store it in the same way, no more than a window of it is in memory; else one matrix of its stack.
+    """
+    ours, theirs = parameter.base, parameter.tuned
+    same = ours is not None and not parameter.resized
+    for index in range(parameter.view[0]):
+        if ours is None or parameter.resized:
+            for _ in tuned.blocks(theirs, index, progress):
+                pass
+        elif (ours.placements, ours.dtype) == (theirs.placements, theirs.dtype):
+            pairs = zip(base.blocks(ours, index, progress), tuned.blocks(theirs, index, progress), strict=True)
+            for (_, _, one), (_, _, other) in pairs:
+                same = same and torch.equal(one, other)
+        elif bool(difference(base, tuned, parameter, index, progress).any()):
+            same = False
+    return not same
+
+
 def difference(base: Source, tuned: Source, parameter: Parameter, index: int, progress: Progress) -> torch.Tensor:
     """TUNED - BASE of one matrix of the stack, [rows, columns]: float32 with one rounding, float64 for other dtypes."""
     _, rows, columns = parameter.view
