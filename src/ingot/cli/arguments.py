@@ -163,6 +163,21 @@ def jobs_option(function: Callable[..., Any]) -> Callable[..., Any]:
                    help="Threads that compute; default: as many as there are cores.")(function)  # fmt: skip
 
 
+def making_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where an artifact is made, and how; `making.make` takes them."""
+    options = (
+        _option("-o", "--output", "target", group=RUN, metavar="OUT", required=True,
+                help="The directory to be made. It appears when it is whole; it must not exist before."),
+        _option("--device", group=RUN, metavar="DEVICE", default="cpu", show_default=True, callback=device_name,
+                help="Where the arithmetic is done: cpu, cuda or cuda:N."),
+        jobs_option,
+        _option("--restart", group=RUN, is_flag=True,
+                help="Drop what an interrupted run of this output has finished, and begin anew."),
+        _option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the whole plan first."),
+    )  # fmt: skip
+    return _apply(options, function)
+
+
 def _apply(decorators: tuple[Decorator, ...], function: Callable[..., Any]) -> Callable[..., Any]:
     for decorator in reversed(decorators):
         function = decorator(function)

@@ -31,6 +31,9 @@ def gguf_options(function: Callable[..., Any]) -> Callable[..., Any]:
                      help="Importance matrix for GGUF types, of `ingot imatrix` or llama.cpp."),
         click.option("--pre", cls=Option, group=RESULT, metavar="NAME",
                      help="llama.cpp's name of the pre-tokenizer, where it cannot be told from tokenizer.json."),
+        click.option("--llama-cpp", cls=Option, group=RESULT, metavar="DIR",
+                     help="A checkout of llama.cpp: its converter names and orders the tensors, for models that ingot "
+                          "does not know. Its code is run."),
         click.option("--split-size", cls=Option, group=RESULT, metavar="SIZE",
                      help="Cut a GGUF into files of at most this many bytes of tensors: 4G, 500M."),
         click.option("--accept-quality-loss", cls=Option, group=RESULT, is_flag=True,
@@ -41,21 +44,22 @@ def gguf_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def gguf_request(options: dict[str, Any]) -> tuple[GgufOptions | None, Path | None]:
-    """What `gguf_options` were given, taken out of `options`: for the plan, and the importance matrix.
+def gguf_request(options: dict[str, Any]) -> tuple[GgufOptions | None, Path | None, Path | None]:
+    """What `gguf_options` were given, taken out of `options`: for the plan, the importance matrix, and llama.cpp.
 
     Raises:
         UsageError: an unknown format, or options that belong to none that was asked for.
     """
     file_types = _file_types(options.pop("to"))
     imatrix, pre, split = options.pop("imatrix"), options.pop("pre"), options.pop("split_size")
+    llama_cpp = options.pop("llama_cpp")
     accepts_loss = options.pop("accept_quality_loss")
     if not file_types:
-        given = {"--imatrix": imatrix, "--pre": pre, "--split-size": split}
+        given = {"--imatrix": imatrix, "--pre": pre, "--split-size": split, "--llama-cpp": llama_cpp}
         for name, value in given.items():
             if value is not None:
                 raise UsageError(f"{name} belongs to a GGUF", hint="Add --to gguf:Q4_K_M, for example.")
-        return None, None
+        return None, None, None
     poor = [name for name in file_types if _POOR.match(name)]
     if poor and not accepts_loss:
         raise UsageError(
@@ -65,13 +69,17 @@ def gguf_request(options: dict[str, Any]) -> tuple[GgufOptions | None, Path | No
         )
     from ingot.plan.model import GgufOptions
 
-    digest = None
+    digest = code = None
+    if llama_cpp is not None:
+        from ingot.quantize.gguf.bridge.checkout import Checkout
+
+        code = Checkout.open(Path(llama_cpp)).digest
     if imatrix is not None:
         from ingot.quantize.gguf.run import digest_of
 
         digest = digest_of(Path(imatrix))
-    asked = GgufOptions(file_types, pre, _nbytes(split) if split is not None else 0, digest)
-    return asked, Path(imatrix) if imatrix is not None else None
+    asked = GgufOptions(file_types, pre, _nbytes(split) if split is not None else 0, digest, code)
+    return asked, *(Path(given) if given is not None else None for given in (imatrix, llama_cpp))
 
 
 def _file_types(formats: tuple[str, ...]) -> tuple[str, ...]:

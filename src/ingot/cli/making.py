@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from ingot.registry import Record
 
 
+def how_to_make(options: dict[str, Any]) -> dict[str, Any]:
+    """What `arguments.making_options` were given, taken out of `options`."""
+    return {name: options.pop(name) for name in ("target", "device", "jobs", "restart", "verbose")}
+
+
 def make(
     session: Session,
     /,
@@ -27,13 +32,14 @@ def make(
     base: str,
     weighted: Sequence[tuple[str, float]],
     options: Options,
-    target: str,
     *,
+    target: str,
     device: str,
     jobs: int | None,
     restart: bool,
     verbose: bool,
     imatrix: Path | None,
+    llama_cpp: Path | None,
 ) -> None:
     """Plan, show, run, and say what came of it. Raises whatever the plan and the run raise."""
     from ingot.merge import prepare
@@ -41,7 +47,7 @@ def make(
     if not target.strip() or "\0" in target:
         raise UsageError("OUT is empty", found=repr(target))
     output, where = session.output, Path(target)
-    with prepare(base, weighted, options, target=where, jobs=jobs, imatrix=imatrix) as job:
+    with prepare(base, weighted, options, target=where, jobs=jobs, imatrix=imatrix, llama_cpp=llama_cpp) as job:
         _show_plan(output, job, verbose)
         record, outcome = _made_before(output, job, where), None
         if record is None:
@@ -71,8 +77,11 @@ def gguf_lines(job: Job) -> list[str]:
             types = Counter(entry.type for entry in file.entries)
             counts = ", ".join(f"{kind} {number:,}" for kind, number in types.most_common())
             lines.append(_line("GGUF" if not lines else "", f"{file.name}: {nbytes_text(file.nbytes)} ({counts})"))
-    makers = Counter(by for kind, by in job.document.backends.items() if kind not in ("F32", "F16", "BF16"))
-    return [*lines, _line("", f"quantized by {', '.join(makers)}")] if makers else lines
+    unquantized = ("F32", "F16", "BF16", "converter")
+    makers = Counter(by for kind, by in job.document.backends.items() if kind not in unquantized)
+    lines += [_line("", f"quantized by {', '.join(makers)}")] if makers else []
+    converter = job.document.converter
+    return lines if converter is None else [*lines, _line("", f"converted by {converter.title}")]
 
 
 def gguf_json(job: Job) -> list[dict[str, object]]:

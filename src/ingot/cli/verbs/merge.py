@@ -9,17 +9,16 @@ import click
 from ingot.cli.arguments import (
     BASE_AND_ADAPTERS,
     combine_options,
-    device_name,
-    jobs_option,
     make_options,
+    making_options,
     output_flags,
     parse_adapter,
     parse_base,
     result_options,
 )
-from ingot.cli.framework import OUTPUT, RUN, Option, Verb
+from ingot.cli.framework import Verb
 from ingot.cli.gguf import gguf_options, gguf_request
-from ingot.cli.making import make
+from ingot.cli.making import how_to_make, make
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
@@ -44,14 +43,7 @@ _EXAMPLES = (
 )
 @click.argument("base", metavar="BASE")
 @click.argument("adapters", metavar="ADAPTER[=WEIGHT]...", nargs=-1, required=True)
-@click.option("-o", "--output", "target", cls=Option, group=RUN, metavar="OUT", required=True,
-              help="The directory to be made. It appears when it is whole; it must not exist before.")  # fmt: skip
-@click.option("--device", cls=Option, group=RUN, metavar="DEVICE", default="cpu", show_default=True,
-              callback=device_name, help="Where the arithmetic is done: cpu, cuda or cuda:N.")  # fmt: skip
-@jobs_option
-@click.option("--restart", cls=Option, group=RUN, is_flag=True,
-              help="Drop what an interrupted run of this output has finished, and begin anew.")  # fmt: skip
-@click.option("-v", "--verbose", cls=Option, group=OUTPUT, is_flag=True, help="Show the whole plan first.")
+@making_options
 @result_options
 @combine_options
 @gguf_options
@@ -62,18 +54,11 @@ def merge(
     /,
     base: str,
     adapters: tuple[str, ...],
-    target: str,
-    device: str,
-    jobs: int | None,
-    restart: bool,
-    verbose: bool,
     **options: Any,
 ) -> None:
     """Merge the adapters into the base and write a checkpoint: whole or absent, every tensor accounted for."""
     weighted = [parse_adapter(adapter) for adapter in adapters]
-    gguf, imatrix = gguf_request(options)
+    how = how_to_make(options)
+    gguf, imatrix, llama_cpp = gguf_request(options)
     asked = make_options(**options, adapters=[name for name, _ in weighted], gguf=gguf)
-    make(
-        session, "merge", parse_base(base), weighted, asked, target,
-        device=device, jobs=jobs, restart=restart, verbose=verbose, imatrix=imatrix,
-    )  # fmt: skip
+    make(session, "merge", parse_base(base), weighted, asked, imatrix=imatrix, llama_cpp=llama_cpp, **how)

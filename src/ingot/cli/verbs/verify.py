@@ -39,6 +39,8 @@ _EXAMPLES = (
               help="Where an adapter is now; once for each, in the order of the merge.")  # fmt: skip
 @click.option("--imatrix", cls=Option, group=RESULT, metavar="FILE",
               help="Where the importance matrix of a GGUF is now.")  # fmt: skip
+@click.option("--llama-cpp", cls=Option, group=RESULT, metavar="DIR",
+              help="Where the checkout of llama.cpp is now whose converter made a GGUF.")  # fmt: skip
 @jobs_option
 @output_flags
 @click.pass_obj
@@ -51,6 +53,7 @@ def verify(
     base: str | None,
     adapters: tuple[str, ...],
     imatrix: str | None,
+    llama_cpp: str | None,
     jobs: int | None,
 ) -> None:
     """Check an artifact against its record: its form, every byte, or every byte computed anew.
@@ -59,8 +62,8 @@ def verify(
     """
     if read and against_inputs:
         raise UsageError("--read and --against-inputs exclude each other", hint="--against-inputs reads all, too.")
-    if (base or adapters or imatrix) and not against_inputs:
-        what = "--base, --adapter and --imatrix belong to --against-inputs"
+    if (base or adapters or imatrix or llama_cpp) and not against_inputs:
+        what = "--base, --adapter, --imatrix and --llama-cpp belong to --against-inputs"
         raise UsageError(what, hint="Add --against-inputs.")
     if not path.strip() or "\0" in path:
         raise UsageError("OUT is empty", found=repr(path))
@@ -76,7 +79,7 @@ def verify(
         if found is None:
             found = verify_artifact(
                 Path(path), depth=depth, base=base, adapters=adapters or None, progress=progress, stop=stop, jobs=jobs,
-                imatrix=Path(imatrix) if imatrix else None,
+                imatrix=Path(imatrix) if imatrix else None, llama_cpp=Path(llama_cpp) if llama_cpp else None,
             )  # fmt: skip
         elif against_inputs:
             raise UsageError("an extracted adapter cannot be computed anew here", hint="Run `ingot extract` again.")
