@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.rounding_effect import effect, listen, load, train
+from benchmarks.rounding_effect import Voice, effect, listen, load, train
 from benchmarks.rounding_modes import SAMPLES, merge
 from ingot.demo import assets
 from ingot.merge import prepare
@@ -23,7 +24,7 @@ from ingot.plan.model import Options
 
 REPORT = Path(__file__).parent.parent / "docs" / "quantized-bases.md"
 #: (task, learning rate, steps) of the adapters, each trained on the base as NF4.
-TRAINED = (("dates", 2e-5, 20), ("dates", 2e-4, 40), ("commands", 1e-3, 60), ("commands", 3e-3, 300))
+TRAINED = (("dates", 2e-5, 20), ("dates", 2e-4, 40), ("commands", 1e-3, 60), ("commands", 3e-3, 150))
 BEGIN, END = "<!-- base-as: begin -->", "<!-- base-as: end -->"
 
 
@@ -42,7 +43,7 @@ def table(work: Path) -> Iterator[str]:
     """A row for each adapter; the reference is the adapter unmerged on the base as NF4, where it was trained."""
     tasks = {task.name: task for task in assets.tasks()}
     quantized = _as_nf4(work)
-    yield "| adapter | NF4's error / update | score unmerged | onto stored: lost / score | onto nf4: lost / score |"
+    yield "| adapter | NF4's error / update | unmerged: loss / score | onto stored: lost / loss / score | onto nf4 |"
     yield "|---|---|---|---|---|"
     for name, rate, steps in TRAINED:
         adapter = work / f"{name}-{rate:g}-{steps}"
@@ -53,11 +54,23 @@ def table(work: Path) -> Iterator[str]:
         cells = []
         for base_as in ("stored", "nf4"):
             merge(assets.base(), adapter, Options(base_as=base_as), work)
-            found = effect(unmerged, untouched, listen(load(work / "out"), samples))
-            cells.append(f"{100 * found.lost:.3g} % / {100 * found.score:.3g}")
-        row = f"{name}, rate {rate:g}, {steps} steps | {_ratio(adapter):.2g} | {100 * unmerged.score:.3g}"
+            voice = listen(load(work / "out"), samples)
+            lost = effect(unmerged, untouched, voice).lost
+            cells.append(f"{100 * lost:.3g} / {_loss(voice, samples):.4f} / {100 * voice.score:.3g}")
+        ours = f"{_loss(unmerged, samples):.4f} / {100 * unmerged.score:.3g}"
+        row = f"{name}, rate {rate:g}, {steps} steps | {_ratio(adapter):.2g} | {ours}"
         yield f"| {row} | {' | '.join(cells)} |"
         print(row, cells, flush=True)
+
+
+def _loss(voice: Voice, samples: Sequence[assets.Sample]) -> float:
+    """Mean negative log-likelihood of the expected answers' tokens, in nats."""
+    from scoring import load_tokenizer
+
+    tokenizer: Any = load_tokenizer(assets.base())
+    tails = [tokenizer(s.expected + tokenizer.eos_token, add_special_tokens=False)["input_ids"] for s in samples]
+    expected = torch.tensor([token for tail in tails for token in tail])
+    return -float(voice.logits.gather(1, expected.unsqueeze(1)).mean())
 
 
 def _as_nf4(work: Path) -> Path:

@@ -33,7 +33,7 @@ from ingot.plan.expected import missing_tensors
 from ingot.plan.layout import lay_out
 from ingot.plan.look import Look
 from ingot.plan.model import Op, Options, Plan, ShardPlan, SideFile
-from ingot.plan.notes import claims_quantized, notes_and_warnings
+from ingot.plan.notes import claims_4bit, notes_and_warnings
 from ingot.plan.replicate import Replication
 from ingot.plan.resolve import PlacedTensor, ResolvedEdit, Weighted, check_claims, claims_of, place, resolve, whole
 from ingot.plan.rounding import decide as decide_rounding
@@ -102,7 +102,7 @@ class _Builder:
         )
 
     def _base_notes(self, shards: Sequence[ShardPlan], look: Look) -> Iterator[str]:
-        claimed = any(claims_quantized(w.adapter.base_model) for w in self.adapters) and not self.base.view.formats
+        claimed = any(claims_4bit(w.adapter.base_model) for w in self.adapters) and not self.base.view.formats
         of_nf4 = self.options.base_as == BaseAs.NF4 or claimed
         return base_notes(self.base, (op for shard in shards for op in shard.ops), look, of_nf4=of_nf4)
 

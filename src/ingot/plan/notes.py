@@ -17,12 +17,13 @@ from ingot.plan.ties import Ties
 _QUANTIZED = ("bnb-4bit", "bnb-8bit", "-4bit", "-8bit", "-gptq", "-awq", "-int4", "-fp8")
 
 
-def claims_quantized(base: str | None) -> bool:
+def _claims_quantized(base: str | None) -> bool:
     """Whether the name of an adapter's base says that it was quantized."""
     return base is not None and any(mark in base.lower() for mark in _QUANTIZED)
 
 
-def _names_4bit(base: str | None) -> bool:
+def claims_4bit(base: str | None) -> bool:
+    """Whether that name says that it was quantized to 4 bits, as bitsandbytes does."""
     return base is not None and "-4bit" in base.lower()
 
 
@@ -67,8 +68,8 @@ def notes_and_warnings(
         if method is not None and method.caution:
             warnings.append(method.caution)
         claimed = weighted.adapter.base_model
-        if claims_quantized(claimed) and not base.view.formats and base_as == BaseAs.STORED:
-            way = " Or merge onto what it was trained on: --base-as nf4." if _names_4bit(claimed) else ""
+        if _claims_quantized(claimed) and not base.view.formats and base_as == BaseAs.STORED:
+            way = " Or merge onto what it was trained on: --base-as nf4." if claims_4bit(claimed) else ""
             warnings.append(
                 f"{weighted.location.name} was trained on a quantized base ({claimed}); merged into 16-bit weights it "
                 f"meets other values than in training. Check its scores before you ship it.{way}"
