@@ -1,8 +1,9 @@
 """The demo's adapters combined by every method: the tables of scores in docs/combining.md.
 
-python -m benchmarks.combine_methods --work DIR [--only methods | strangers]
+python -m benchmarks.combine_methods --work DIR [--only methods | seeds | strangers]
 
 methods     both adapters in one model, asked both tasks
+seeds       the adapter of `dates` beside another that was trained from another seed, on either task
 strangers   one adapter beside a made-up one that is more or less like it, as large, and reads the same inputs
 
 A merged model answers all held-out samples greedily, in float32; a score is the share of answers that contain what is
@@ -15,8 +16,8 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -85,14 +86,8 @@ def settings() -> Iterator[Setting]:
 def scores(setting: Setting, work: Path, known: dict[str, dict[str, float]]) -> dict[str, float]:
     """The scores of both tasks in percent."""
     if setting.key not in known:
-        target = work / "merged"
-        shutil.rmtree(target, ignore_errors=True)
         adapters = [str(task.adapter) for task in assets.tasks()]
-        with prepare(
-            str(assets.base()), list(zip(adapters, setting.weights, strict=True)), setting.options, target=target
-        ) as job:
-            job.run(memory=DigestMemory(work / "memory"))
-        known[setting.key] = ask(target)
+        known[setting.key] = ask(_merged(work, list(zip(adapters, setting.weights, strict=True)), setting.options))
         (work / "scores.json").write_text(json.dumps(known, indent=1))
     return known[setting.key]
 
@@ -129,6 +124,59 @@ def methods_table(work: Path) -> Iterator[str]:
         print(setting.options.method, setting.title, found, flush=True)
         cells = " | ".join(f"{found[task]:.1f}" for task in tasks)
         yield f"| {setting.options.method} | {setting.title} | {cells} | {min(found.values()):.1f} |"
+
+
+#: Weight and options of each column of the tables below.
+COLUMNS: dict[str, tuple[float, Options]] = {
+    "linear": (1.0, Options()),
+    "linear, halves": (0.5, Options()),
+    "ties": (1.0, Options(method="ties", density=0.5)),
+}
+#: The adapter that the others are set beside, and the seed of those that are trained here.
+BESIDE, SEED = "dates", 2
+
+
+def seeds_table(work: Path) -> Iterator[str]:
+    """A row for each task that another adapter was trained for, the demo's recipe with another seed throughout."""
+    path = work / "seeds.json"
+    known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    beside = next(task for task in assets.tasks() if task.name == BESIDE)
+    yield f"| the other | cosine | conflicts | shared / by chance | alone | {' | '.join(COLUMNS)} |"
+    yield "|---|---|---|---|---|" + "---|" * len(COLUMNS)
+    for task in assets.tasks():
+        other = work / f"{task.name}-seed{SEED}"
+        if not (other / "adapter_model.safetensors").exists():
+            _train(task.name, other)
+        cells = []
+        for title, merge in {"alone": None, **COLUMNS}.items():
+            key = f"{task.name} {title}"
+            if key not in known:
+                both = [(str(other), 1.0)] if merge is None else [(str(p), merge[0]) for p in (beside.adapter, other)]
+                known[key] = ask(_merged(work, both, merge[1] if merge else Options()))
+                path.write_text(json.dumps(known, indent=1))
+                print(key, known[key], flush=True)
+            cells.append(" / ".join(f"{name} {score:.0f}" for name, score in known[key].items()))
+        yield f"| {task.name}, seed {SEED} | {_measured(beside.adapter, other)} | {' | '.join(cells)} |"
+
+
+def _train(task: str, target: Path) -> None:
+    from adapters import train_adapter
+    from recipe import Recipe
+    from scoring import load_base, load_tokenizer
+    from tasks import split
+
+    recipe, base = Recipe(), assets.base()
+    samples, _ = split(task, recipe.lora_samples, recipe.held_out, recipe.seed)
+    model = load_base(base, torch.float32)
+    train_adapter(model, load_tokenizer(base), samples, replace(recipe, seed=SEED), task, target)
+
+
+def _merged(work: Path, adapters: Sequence[tuple[str, float]], options: Options) -> Path:
+    target = work / "merged"
+    shutil.rmtree(target, ignore_errors=True)
+    with prepare(str(assets.base()), adapters, options, target=target) as job:
+        job.run(memory=DigestMemory(work / "memory"))
+    return target
 
 
 @dataclass(frozen=True)
@@ -169,23 +217,18 @@ class Stranger:
 
 
 STRANGERS = (
-    *(Stranger(like=like) for like in (0.0, 0.3, 0.5, 0.7, 0.9, 1.0, -0.3, -0.7)),
+    *(Stranger(like=like) for like in (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, -0.3, -0.7)),
     *(Stranger(size=size) for size in (0.25, 0.5, 2.0, 4.0)),
     *(Stranger(size=size, same_inputs=True) for size in (0.25, 0.5, 1.0, 2.0)),
 )
-#: Weight and options of each column of the strangers' table.
-COLUMNS: dict[str, tuple[float, Options]] = {
-    "linear": (1.0, Options()),
-    "linear, halves": (0.5, Options()),
-    "ties": (1.0, Options(method="ties", density=0.5)),
-}
 
 
 def strangers_table(work: Path) -> Iterator[str]:
     """A row for each made-up adapter: what the plan measures, and the real adapter's own score, by task."""
     path = work / "strangers.json"
     known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    yield f"| cosine | size | same inputs | conflicts | shared / by chance | {' | '.join(COLUMNS)} |"
+    titles = " | ".join(f"{title}: {' / '.join(task.name for task in assets.tasks())}" for title in COLUMNS)
+    yield f"| size | same inputs | cosine | conflicts | shared / by chance | {titles} |"
     yield "|---|---|---|---|---|" + "---|" * len(COLUMNS)
     for stranger in STRANGERS:
         cells, shown = {title: [] for title in COLUMNS}, ""
@@ -194,11 +237,7 @@ def strangers_table(work: Path) -> Iterator[str]:
             for title, (weight, options) in COLUMNS.items():
                 key = f"{task.name} {stranger} {title}"
                 if key not in known:
-                    target = work / "merged-stranger"
-                    shutil.rmtree(target, ignore_errors=True)
-                    adapters = [(str(task.adapter), weight), (str(made), weight)]
-                    with prepare(str(assets.base()), adapters, options, target=target) as job:
-                        job.run(memory=DigestMemory(work / "memory"))
+                    target = _merged(work, [(str(task.adapter), weight), (str(made), weight)], options)
                     known[key] = ask(target, only=task.name)
                     path.write_text(json.dumps(known, indent=1))
                     print(key, known[key], flush=True)
@@ -206,7 +245,7 @@ def strangers_table(work: Path) -> Iterator[str]:
             shown = shown or _measured(task.adapter, made)
         scores = " | ".join(" / ".join(cells[title]) for title in COLUMNS)
         same = "yes" if stranger.same_inputs else ""
-        yield f"| {stranger.like:g} | {stranger.size:g} | {same} | {shown} | {scores} |"
+        yield f"| {stranger.size:g} | {same} | {shown} | {scores} |"
 
 
 def _measured(one: Path, other: Path) -> str:
@@ -215,10 +254,11 @@ def _measured(one: Path, other: Path) -> str:
         pairs = [pair for group in job.interference().groups for pair in group.pairs]
     conflicts = [pair.conflicts for pair in pairs if pair.conflicts is not None]
     shared = [pair.shared / pair.by_chance for pair in pairs if pair.shared is not None and pair.by_chance]
-    return f"{100 * sum(conflicts) / len(conflicts):.0f} % | {sum(shared) / len(shared):.1f}"
+    cosine = sum(pair.cosine for pair in pairs) / len(pairs)
+    return f"{cosine:.2f} | {100 * sum(conflicts) / len(conflicts):.0f} % | {sum(shared) / len(shared):.1f}"
 
 
-SECTIONS = {"methods": methods_table, "strangers": strangers_table}
+SECTIONS = {"methods": methods_table, "seeds": seeds_table, "strangers": strangers_table}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ ALIKE = 0.2
 #: Times the share of inputs that two adapters of these ranks share by chance, from which on they are entangled.
 ENTANGLED = 3.0
 #: How many times as large as the other an update is that drowns it.
-DROWNING = 3.0
+DROWNING = 2.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def advice(groups: Sequence[GroupInterference]) -> tuple[str, ...]:
         return ("No tensor is changed by more than one adapter: --method linear, which changes nothing of them.",)
     pairs = dict.fromkeys(pair.adapters for group in groups for pair in group.pairs)
     told = [sentence for pair in pairs for sentence in _of_pair(groups, pair)]
-    return (*told, "Weights do not tell all: hold the result against each adapter with `ingot validate`.")
+    return (*told, "Figures of weights foretell failure, not success: hold the result against each adapter with "
+            "`ingot validate`.")  # fmt: skip
 
 
 def _of_pair(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> Iterator[str]:
@@ -87,20 +88,21 @@ def _of_pair(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> 
         )
     elif cosine <= -ALIKE:
         yield (
-            f"{both} contradict each other (cosine {cosine:.2f}), and their sum loses of both: --method ties with "
-            "a larger weight for the one that counts, or two models."
+            f"{both} contradict each other (cosine {cosine:.2f}): no method keeps both. Leave one out, or make two "
+            "models."
         )
     else:
         yield (
-            f"{both} have little to do with each other (cosine {cosine:.2f}; half of all signs differ by chance): "
-            "--method linear with full weights, which keeps all of both."
+            f"{both} have little in common (cosine {cosine:.2f}; half of all signs differ by chance): --method linear "
+            "with weights of 1. Smaller weights and thinning out lose more than they save."
         )
     shared = _mean(groups, adapters, lambda pair: pair.shared)
     chance = _mean(groups, adapters, lambda pair: pair.by_chance)
     if shared is not None and chance and shared >= ENTANGLED * chance and abs(cosine) < ALIKE:
         yield (
             f"{both} read the same inputs ({shared:.0%} of them, {chance:.0%} by chance), as adapters do that were "
-            "trained from one seed: each will answer to what is meant for the other, and no method undoes that."
+            "trained from one seed: each disturbs the other more, and no method undoes that. Train one from another "
+            "seed."
         )
     yield from _drowning(groups, adapters)
 
