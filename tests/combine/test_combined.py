@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft.utils import merge_utils
 
 from ingot.adapters.dora import Dora
 from ingot.adapters.terms import Add, Needs, Term
@@ -169,6 +171,18 @@ def test_an_adapter_may_change_blocks_of_a_tensor_in_several_steps() -> None:
     two[7:] -= bench.weight.double().numpy()[7:]
     expected = reference.combined("magnitude_prune", [one, two], [1.0, 0.5])
     np.testing.assert_allclose(bench.added(combined), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("majority", "density"), [("total", 0.3), ("total", 1.0), ("frequency", 1.0)])
+def test_ties_with_equal_weights_is_what_pefts_function_makes_of_full_deltas(majority: Any, density: float) -> None:
+    bench = Bench(31, 17, seed=6)
+    terms: list[Any] = [bench.lora(number, rank=2 + number) for number in range(3)]
+    deltas = [torch.from_numpy(bench.delta(term)) for term in terms]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a density of 1
+        expected = merge_utils.ties(deltas, torch.ones(3), density, majority)
+    found = bench.added(bench.combined("ties", terms, [1.0] * 3, density=density, majority=majority))
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
 def test_a_negative_weight_turns_an_update_around_also_where_signs_are_elected() -> None:

@@ -30,11 +30,13 @@ class Delta:
             apply = placed.term.prepare(load, inner)
             self._changes.append(BlockChange(placed.rows, placed.columns, apply))
 
-    def of(self, tile: torch.Tensor, row: int) -> torch.Tensor:
-        """Δ of the rows of tile[rows, columns], which begin at row `row` of W; what adds looks at its shape alone."""
-        changed = torch.zeros_like(tile) if self.additive else tile.clone()
-        apply_changes(changed, row, self._changes)
-        return changed if self.additive else changed.sub_(tile)
+    def of(self, tile: torch.Tensor, row: int, out: torch.Tensor) -> torch.Tensor:
+        """Δ of the rows of tile[rows, columns], which begin at row `row` of W, in `out`; what adds needs no values."""
+        if self.additive:
+            apply_changes(out.zero_(), row, self._changes)
+            return out
+        apply_changes(out.copy_(tile), row, self._changes)
+        return out.sub_(tile)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ tiles that are changed later, so that both passes decide alike.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +18,7 @@ from ingot.combine import sce
 from ingot.combine.combined import Combined
 from ingot.combine.consensus import agreement, total
 from ingot.combine.deltas import Delta
-from ingot.combine.keeping import keep, magnitudes
+from ingot.combine.keeping import keep
 from ingot.combine.parameters import Method
 from ingot.combine.selection import Census, Cut
 from ingot.kernels.grid import TileGrid
@@ -61,35 +63,49 @@ class Running:
         if combined.combination.method is Method.SCE:
             return self._find_sce(size)
         ranks = self._keep.ranks(size)
-        census = Census(lambda: ((row, [magnitudes(delta) for delta in deltas]) for row, deltas in self._sweep()), size)
+        census = Census(
+            lambda: ((row, [delta.abs_().float() for delta in found]) for row, found in self._sweep()), size
+        )
         return Found(tuple(census.cuts([ranks] * len(self._deltas))))
 
     def _find_sce(self, size: int) -> Found:
         combined, cut = self._combined, None
         if combined.combination.density < 1:
-            census = Census(
-                lambda: ((row, [sce.variance(deltas, combined.adapters)]) for row, deltas in self._sweep()), size
-            )
+            census = Census(self._variances, size)
             ((cut,),) = census.cuts([(int(census.nonzero[0] * combined.combination.density),)])
         energies = [0.0] * len(self._deltas)
         for row, deltas in self._sweep():
-            selected = None if cut is None else cut.holds(sce.variance(deltas, combined.adapters), row)
-            for number, delta in enumerate(deltas):
-                energies[number] += sce.energy(delta, selected)
+            for first, parts in _strips(deltas):
+                selected = self._selected(parts, row + first, cut)
+                for number, part in enumerate(parts):
+                    energies[number] += sce.energy(part, selected)
         return Found(() if cut is None else ((cut,),), sce.coefficients(energies))
 
+    def _variances(self) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        for row, deltas in self._sweep():
+            scores = deltas[0]  # its own rows are not needed any more when their variance is put there
+            for first, parts in _strips(deltas):
+                variance = sce.variance(parts, self._combined.adapters)
+                scores[first : first + len(variance)] = variance
+            yield row, [scores.float()]
+
+    def _selected(self, deltas: Sequence[torch.Tensor], row: int, cut: Cut | None) -> torch.Tensor | None:
+        return None if cut is None else cut.holds(sce.variance(deltas, self._combined.adapters), row)
+
     def _sweep(self) -> Iterator[tuple[int, list[torch.Tensor]]]:
-        """All deltas, tile by tile, in the tiles in which the tensor is changed."""
+        """All deltas, tile by tile, in the tiles in which the tensor is changed; each in the memory of the last."""
         for row, tile in self._whole_tiles():
-            yield row, [delta.of(tile, row) for delta in self._deltas]
+            with _rooms(tile, len(self._deltas)) as rooms:
+                yield row, [delta.of(tile, row, room) for delta, room in zip(self._deltas, rooms, strict=True)]
 
     def _whole_tiles(self) -> Iterator[tuple[int, torch.Tensor]]:
         if not all(delta.additive for delta in self._deltas):
             yield from self._tiles()
             return
         grid = TileGrid(*self._combined.shape)
+        nothing = torch.empty(grid.height, grid.columns, device=self._device)  # what adds looks at no values
         for begin, end in map(grid.rows_of, range(grid.count)):
-            yield begin, torch.empty(end - begin, grid.columns, device=self._device)
+            yield begin, nothing[: end - begin]
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -98,13 +114,11 @@ class Running:
         scale = self._combined.combination.scale
 
         def apply(tile: torch.Tensor, row: int) -> None:
-            deltas = [delta.of(tile, row) for delta in self._deltas]
-            # in strips: temporaries that stay in a core's cache
-            height = max(1, STRIP_NBYTES // 4 // max(1, tile.shape[1]))
-            for first in range(0, len(tile), height):
-                strip = slice(first, first + height)
-                change = self._combine([delta[strip] for delta in deltas], row + first, found)
-                tile[strip].add_(change, alpha=scale)
+            with _rooms(tile, len(self._deltas)) as rooms:
+                deltas = [delta.of(tile, row, room) for delta, room in zip(self._deltas, rooms, strict=True)]
+                for first, parts in _strips(deltas):
+                    change = self._combine(parts, row + first, found)
+                    tile[first : first + len(change)].add_(change, alpha=scale)
 
         return apply
 
@@ -112,8 +126,7 @@ class Running:
         combination = self._combined.combination
         if combination.method is Method.SCE:
             cut = found.cuts[0][0] if found.cuts else None
-            selected = None if cut is None else cut.holds(sce.variance(deltas, self._combined.adapters), row)
-            return sce.erased(deltas, selected, found.coefficients)
+            return sce.erased(deltas, self._selected(deltas, row, cut), found.coefficients)
         if not combination.method.exact:
             deltas = [
                 delta * self._keep.factor(delta, row, cuts, key)
@@ -122,3 +135,34 @@ class Running:
         if combination.method.elects:
             return agreement(deltas, self._weights, combination.majority)
         return total(deltas, self._weights)
+
+
+def _strips(tiles: Sequence[torch.Tensor]) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """Rows of the tiles, some at a time, so that temporaries stay in a core's cache: (first row, rows of each tile)."""
+    height = max(1, STRIP_NBYTES // 4 // max(1, tiles[0].shape[1]))
+    for first in range(0, len(tiles[0]), height):
+        yield first, [tile[first : first + height] for tile in tiles]
+
+
+class _Free(threading.local):
+    """Memory of tiles that this thread has used and will use again; the system would map it anew each time."""
+
+    def __init__(self) -> None:
+        self.rooms: list[torch.Tensor] = []
+
+
+_FREE = _Free()
+
+
+@contextmanager
+def _rooms(tile: torch.Tensor, count: int) -> Iterator[list[torch.Tensor]]:
+    """Room for `count` tiles of this shape. A term may look at tiles itself, and then takes other rooms."""
+    taken = []
+    for _ in range(count):
+        room = _FREE.rooms.pop() if _FREE.rooms else tile.new_empty(0)
+        fits = room.numel() >= tile.numel() and (room.dtype, room.device) == (tile.dtype, tile.device)
+        taken.append(room if fits else tile.new_empty(tile.numel()))
+    try:
+        yield [room[: tile.numel()].view(tile.shape) for room in taken]
+    finally:
+        _FREE.rooms.extend(taken)

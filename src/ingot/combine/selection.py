@@ -51,7 +51,7 @@ class Census:
     """All scores of some matrices counted by their upper bits: one pass.
 
     Attributes:
-        nonzero: how many scores of each matrix are not zero.
+        nonzero: how many scores of each matrix are not zero, which those below 1e-40 are taken for.
     """
 
     def __init__(self, sweep: Sweep, size: int) -> None:
@@ -59,14 +59,13 @@ class Census:
         self._sweep = sweep
         self._size = size
         self._counts: list[torch.Tensor] = []
-        self.nonzero: list[int] = []
+        self._bits, self._flags = torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.bool)
         for _, scores in sweep():
             for number, tile in enumerate(scores):
                 if number == len(self._counts):
                     self._counts.append(torch.zeros(_UPPER, dtype=torch.int64))
-                    self.nonzero.append(0)
-                self._counts[number] += torch.bincount(_upper(tile), minlength=_UPPER).cpu()
-                self.nonzero[number] += int(torch.count_nonzero(tile))
+                self._counts[number] += torch.bincount(self._upper(tile), minlength=_UPPER).cpu()
+        self.nonzero = [size - int(counts[0]) for counts in self._counts]
         if any(int(counts[_INFINITY:].sum()) for counts in self._counts):
             raise NonFiniteError(
                 "an update is beyond the range of float32",
@@ -103,10 +102,18 @@ class Census:
         if any(counts):
             for _, scores in self._sweep():
                 for tile, of_matrix in zip(scores, counts, strict=True):
-                    bits = tile.view(torch.int32).view(-1)
+                    shifted, bits = self._upper(tile), tile.view(torch.int32).view(-1)
                     for upper, count in of_matrix.items():
-                        count += torch.bincount(bits[bits >> 16 == upper] & (_LOWER - 1), minlength=_LOWER).cpu()
+                        chosen = bits[torch.eq(shifted, upper, out=self._flags[: len(bits)])]
+                        count += torch.bincount(chosen & (_LOWER - 1), minlength=_LOWER).cpu()
         return counts
+
+    def _upper(self, scores: torch.Tensor) -> torch.Tensor:
+        """The upper bits of all scores, in memory that is used again: that of a tile would be mapped anew each time."""
+        bits = scores.view(torch.int32).view(-1)
+        if len(self._bits) < len(bits):
+            self._bits, self._flags = torch.empty_like(bits), torch.empty_like(bits, dtype=torch.bool)
+        return torch.bitwise_right_shift(bits, 16, out=self._bits[: len(bits)])
 
     def _ends(self, found: Sequence[Sequence[_Kth | None]]) -> dict[tuple[int, _Kth], int]:
         """Where the last score that is in and equals a k-th one stands, plus one; only where not all equal ones are."""
@@ -147,10 +154,6 @@ def _kth(upper: int | None, rest: int, lower: dict[int, torch.Tensor]) -> _Kth |
     before = int(descending[at - 1]) if at else 0
     low = _LOWER - 1 - at
     return _Kth(upper << 16 | low, int(lower[upper][low]), rest - before)
-
-
-def _upper(scores: torch.Tensor) -> torch.Tensor:
-    return (scores.view(torch.int32) >> 16).view(-1)
 
 
 def _value(bits: int) -> float:

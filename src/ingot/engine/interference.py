@@ -113,7 +113,7 @@ class _Look:
             sums.elements += tile.numel()
             sums.weight += float(tile.double().square().sum())
             found = {
-                part.adapter: part.weight * delta.of(tile, begin).double()
+                part.adapter: part.weight * delta.of(tile, begin, torch.empty_like(tile)).double()
                 for part, delta in zip(parts, deltas, strict=True)
             }
             for pair in itertools.combinations_with_replacement(found, 2):
