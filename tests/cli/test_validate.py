@@ -74,6 +74,31 @@ def test_quiet_leaves_one_word(artifact: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "ok\n"
 
 
+def test_a_gguf_is_run_by_llama_cpp_and_its_result_goes_into_the_record_that_names_it(
+    samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, other = tmp_path / "gguf", tmp_path / "gguf" / "not-in-the-record.gguf"
+    samples.write_text("\n".join(samples.read_text().splitlines()[:2]))
+    assert main(["merge", "-q", str(assets.base()), str(DATES.adapter), "-o", str(made), "--to", "gguf:Q8_0"]) == 0
+    shutil.copy(made / "ingot-demo-base-dates-Q8_0.gguf", other)
+    command = ["validate", "--reference", REFERENCE, "--samples", str(samples), "--chat", "--new-tokens", "16"]
+    settings = ["--dtype", "float32", "--work", str(tmp_path / "work"), "--json"]
+    assert main([*command, *settings, str(other)]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["recorded"] == []
+    other.unlink()
+    assert main([*command, *settings, str(made)]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (kept,) = read_record((made / "ingot.json").read_bytes()).statement.predicate.run.evaluations
+    assert kept["candidate"]["name"] == "ingot-demo-base-dates-Q8_0.gguf"
+    assert kept["candidate"]["kind"] == "GGUF"
+    assert kept["ok"] is True
+    assert kept["tokens"] == [2, 2]
+    assert 0 < kept["logits"]["mean_kl"] < 0.01
+    assert result["candidates"][0]["left_out"] == kept["left_out"]
+    assert kept["left_out"][0].startswith("weights: those of a GGUF are not compared here")
+    assert main(["verify", "-q", str(made), "--read"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -90,18 +115,22 @@ def test_quiet_leaves_one_word(artifact: Path, capsys: pytest.CaptureFixture[str
         (["MERGED", "--reference", "REFERENCE", "--min-top"], 2, "no such option"),
         (["MERGED", "--reference", "REFERENCE", "--device", "gpu"], 2, "no such device"),
         (["MERGED", "--reference", "REFERENCE", "--device", "cuda:99"], 18, "CUDA"),
-        (["model.gguf", "--reference", "REFERENCE"], 18, "GGUF"),
+        (["model.gguf", "--reference", "REFERENCE"], 10, "the model does not exist"),
+        (["README.gguf", "--reference", "REFERENCE", "--samples", "SAMPLES"], 10, "does not begin with GGUF"),
+        (["BASE", "--reference", "model.gguf+LORA"], 2, "not put on a GGUF"),
         (["http://127.0.0.1:9/v1", "--reference", "REFERENCE", "--samples", "SAMPLES"], 2, "127.0.0.1"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_sentence(
-    merged: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    merged: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     arguments: list[str], code: int, words: str,
 ) -> None:  # fmt: skip
     names = {
         "REFERENCE": REFERENCE, "MERGED": str(merged), "BASE": str(assets.base()), "LORA": str(DATES.adapter),
         "SAMPLES": str(samples),
     }  # fmt: skip
+    (tmp_path / "README.gguf").write_text("what this directory holds\n")
+    monkeypatch.chdir(tmp_path)
     told = []
     for argument in arguments:
         for name, value in names.items():

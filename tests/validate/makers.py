@@ -10,6 +10,9 @@ import peft
 import torch
 
 from ingot.demo import assets
+from ingot.merge import prepare
+from ingot.plan.model import GgufOptions, Options
+from ingot.storage import DigestMemory
 from ingot.validate.spec import Located, locate_spec, parse_spec
 from tests import tiny_models
 
@@ -49,6 +52,19 @@ def save_adapter(path: Path, model: str, seed: int = 1, vocabulary: int | None =
 
 def located(spec: object) -> Located:
     return locate_spec(parse_spec(str(spec)))
+
+
+def save_ggufs(directory: Path, *file_types: str) -> Path:
+    """The demo's base with its `dates` adapter, merged into GGUF files of these types: `gguf_of` names one."""
+    task = assets.tasks()[1]
+    options = Options(gguf=GgufOptions(file_types))
+    with prepare(str(assets.base()), [(str(task.adapter), 1.0)], options, target=directory) as job:
+        job.run(memory=DigestMemory(directory.parent / "cache"))
+    return directory
+
+
+def gguf_of(directory: Path, file_type: str) -> Path:
+    return directory / f"ingot-demo-base-dates-{file_type}.gguf"
 
 
 def ignore(_: int) -> None:

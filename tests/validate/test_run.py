@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from ingot.demo import assets
-from ingot.errors import AdapterError, Interrupted, UsageError
+from ingot.errors import AdapterError, BaseError, Interrupted, MissingComponent, UsageError
 from ingot.merge import prepare
 from ingot.storage import DigestMemory
 from ingot.validate.report.brief import as_json, brief
 from ingot.validate.request import Request, check
 from ingot.validate.result import Evaluation
 from ingot.validate.run import evaluate
+from tests.validate.makers import gguf_of, save_ggufs
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -42,6 +43,13 @@ def request_of(tmp_path_factory: pytest.TempPathFactory) -> Request:
         f"{assets.base()}+{task.adapter}", (str(root / "merged"),), (str(root / "dates.jsonl"),), chat=True,
         new_tokens=16, dtype="float32", work=root / "work",
     )  # fmt: skip
+
+
+def few_of(request: Request, directory: Path) -> Request:
+    """The same on two samples: llama.cpp gives probabilities one token at a time."""
+    lines = Path(request.samples[0]).read_text().splitlines()[:2]
+    (directory / "dates.jsonl").write_text("\n".join(lines))
+    return replace(request, samples=(str(directory / "dates.jsonl"),))
 
 
 def run(request: Request) -> Evaluation:
@@ -102,6 +110,38 @@ def test_layer_by_layer_the_figures_are_those_of_the_whole_models(request_of: Re
     assert "--stream-layers" in " ".join(streamed.left_out)
 
 
+def test_what_llama_cpp_shows_of_a_gguf_is_measured_and_the_rest_is_said(request_of: Request, tmp_path: Path) -> None:
+    made = save_ggufs(tmp_path / "made", "F32", "Q4_K_M")
+    candidates = (str(gguf_of(made, "F32")), str(gguf_of(made, "Q4_K_M")), *request_of.candidates)
+    found = run(replace(few_of(request_of, tmp_path), candidates=candidates))
+    exact, quantized, merged = found.candidates
+    for one in found.candidates:
+        assert one.tokens is not None
+        assert (one.tokens.same, one.tokens.samples) == (2, 2)
+        assert one.tasks[0].comparison.candidate == one.tasks[0].comparison.reference
+    assert exact.logits is not None
+    assert quantized.logits is not None
+    assert merged.logits is not None
+    assert exact.logits.tokens == quantized.logits.tokens == merged.logits.tokens
+    assert exact.logits.mean_kl < 1e-4 < quantized.logits.mean_kl < 0.05
+    assert exact.logits.top1 > 0.99
+    assert exact.logits.perplexity_candidate == pytest.approx(merged.logits.perplexity_candidate, rel=0.01)
+    for one in (exact, quantized):
+        assert [text.partition(":")[0] for text in one.left_out] == ["weights"]
+        assert one.weights is None
+        assert one.subject.kind == "GGUF"
+    assert found.ok
+
+
+def test_a_gguf_can_be_the_reference_of_another(request_of: Request, tmp_path: Path) -> None:
+    made = save_ggufs(tmp_path / "made", "BF16", "Q8_0")
+    reference, candidate = (str(gguf_of(made, name)) for name in ("BF16", "Q8_0"))
+    (one,) = run(replace(few_of(request_of, tmp_path), reference=reference, candidates=(candidate,))).candidates
+    assert one.logits is not None
+    assert 0 < one.logits.mean_kl < 1e-3
+    assert [text.partition(":")[0] for text in one.left_out] == ["weights", "tokens"]
+
+
 def test_a_stop_ends_it_and_the_same_request_goes_on_with_the_answers_that_there_are(
     request_of: Request, tmp_path: Path
 ) -> None:
@@ -144,6 +184,8 @@ def test_the_record_gets_figures_and_digests_and_no_text_of_the_samples(request_
     [
         ({"reference": "BASE", "samples": ()}, UsageError, "nothing to compare by"),
         ({"candidates": ("http://127.0.0.1:9/v1",), "stream_layers": True}, UsageError, "endpoint"),
+        ({"candidates": ("model.gguf",), "stream_layers": True}, UsageError, "GGUF"),
+        ({"candidates": ("model.gguf",)}, BaseError, "does not exist"),
         ({"samples": (), "stream_layers": True}, UsageError, "need samples"),
         ({"samples": ("/no/such.jsonl",)}, UsageError, "sample file"),
         ({"metric": "containz"}, UsageError, "no such metric"),
@@ -156,3 +198,13 @@ def test_what_cannot_be_is_refused_before_any_model_is_loaded(
     changes = {k: v.replace("BASE", str(assets.base())) if isinstance(v, str) else v for k, v in changes.items()}
     with pytest.raises(error, match=words):
         check(replace(request_of, **changes))
+
+
+def test_a_gguf_without_what_runs_it_is_refused_with_the_command_that_installs_it(
+    request_of: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingComponent, match=r"llama\.cpp") as refusal:
+        check(replace(request_of, candidates=("model.gguf",)))
+    assert refusal.value.exit_code == 18
+    assert "pip install 'ingot-merge[gguf]'" in (refusal.value.hint or "")

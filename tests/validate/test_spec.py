@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingot.errors import AdapterError, BaseError, MissingComponent, UsageError
+from ingot.errors import AdapterError, BaseError, UsageError
 from ingot.validate.spec import Kind, Spec, locate_spec, parse_spec
 
 
@@ -36,11 +36,23 @@ def test_a_url_is_an_endpoint_and_is_not_cut() -> None:
     assert parse_spec(url) == Spec(url, Kind.ENDPOINT, url)
 
 
-@pytest.mark.parametrize("text", ["model-Q4_K_M.gguf", "a/b.GGUF+adapter"])
-def test_a_gguf_file_is_recognised_and_the_way_round_is_told(text: str) -> None:
-    with pytest.raises(MissingComponent, match="GGUF") as refusal:
-        parse_spec(text)
-    assert "OpenAI-compatible" in (refusal.value.hint or "")
+def test_a_gguf_file_is_recognised_by_its_name_and_a_directory_by_what_it_holds(tmp_path: Path) -> None:
+    for name in ("a+b", "checkpoint"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.gguf").touch()
+    (tmp_path / "checkpoint" / "config.json").touch()
+    assert parse_spec("model-Q4_K_M.GGUF").kind is Kind.GGUF
+    assert parse_spec(f"{tmp_path}/a+b/model.gguf") == Spec(
+        f"{tmp_path}/a+b/model.gguf", Kind.GGUF, f"{tmp_path}/a+b/model.gguf"
+    )
+    assert parse_spec(f"{tmp_path}/a+b").kind is Kind.GGUF
+    assert parse_spec(f"{tmp_path}/checkpoint").kind is Kind.CHECKPOINT
+
+
+def test_an_adapter_on_a_gguf_is_refused() -> None:
+    with pytest.raises(UsageError, match="not put on a GGUF") as refusal:
+        parse_spec("a/b.GGUF+adapter")
+    assert "ingot merge" in (refusal.value.hint or "")
 
 
 @pytest.mark.parametrize("text", ["", "  ", "+a", "base+", "base++a", "base+a=0", "base+a=nan", "base+=0.5", "a\0b"])

@@ -134,7 +134,7 @@ def _row(
     ((file, metric),) = checked.tasks
     sides = (checked.reference, *checked.candidates)
     base_answers, merged_answers = (
-        _answers(Located(side.located.base), checked, bar) for side in sides if side.located
+        _answers(Located(side.located.base), checked, bar) for side in sides if isinstance(side.located, Located)
     )
     right = sum(metric.score(text, sample) == 1 for text, sample in zip(base_answers, file.samples, strict=True))
     score = found.candidates[0].tasks[0]

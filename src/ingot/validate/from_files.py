@@ -6,6 +6,7 @@ import threading
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
+from ingot.validate.gguf_files import GgufFiles, GgufModel, gguf_subject
 from ingot.validate.model import Unsupported
 from ingot.validate.request import Bar, Checked, Side
 from ingot.validate.result import Subject, Tokens, Weights
@@ -13,6 +14,7 @@ from ingot.validate.spec import Kind, Located
 
 if TYPE_CHECKING:
     from ingot.validate.models.tokenizer import Tokenizer
+    from ingot.validate.predictions.tokens import Reads
 
 
 def subject_of(side: Side) -> Subject:
@@ -21,29 +23,43 @@ def subject_of(side: Side) -> Subject:
 
     if side.located is None:
         return Subject(side.name, str(side.spec.kind), None)
+    if isinstance(side.located, GgufModel):
+        with closing(GgufFiles.open(side.located)) as files:
+            return gguf_subject(files)
     with closing(Sources.open(side.located)) as sources:
         return Subject(side.name, str(side.spec.kind), sources.digest(), stored_dtype(sources.base))
 
 
 def tokens_of(checked: Checked, candidate: Side) -> Tokens | None:
-    """Do both make the same tokens? None: there is no sample.
-
-    A chat template that was lost is a fault whether these samples go through it or not, so both ways are looked at.
+    """Do both make the same tokens? None: there is no sample; or it is a GGUF, which must run for that.
 
     Raises Unsupported: one of them is an endpoint, or the reference has no tokenizer.
     """
-    from ingot.validate.predictions.tokens import compare_tokens
-
-    if not checked.tasks:
+    if not checked.tasks or isinstance(candidate.located, GgufModel):
         return None
-    if checked.reference.located is None or candidate.located is None:
+    if candidate.located is None:
         raise Unsupported("an endpoint does not show its tokens")
-    ours, theirs = _tokenizer(checked.reference.located), None
+    theirs = None
     with suppress(Unsupported):  # it has none: then that is the finding
         theirs = _tokenizer(candidate.located)
-    chat = checked.request.chat
+    return tokens_against(checked, theirs)
+
+
+def tokens_against(checked: Checked, candidate: Reads | None) -> Tokens:
+    """The reference's tokens against those that `candidate` makes.
+
+    A chat template that was lost is a fault whether these samples go through it or not, so both ways are looked at.
+
+    Raises Unsupported: the reference is no checkpoint, or it has no tokenizer.
+    """
+    from ingot.validate.predictions.tokens import compare_tokens
+
+    if not isinstance(checked.reference.located, Located):
+        raise Unsupported(f"the reference ({checked.reference.spec.kind}) does not show its tokens")
+    ours, chat = _tokenizer(checked.reference.located), checked.request.chat
     ways = [chat] if chat or ours.template is None else [False, True]
-    return min((compare_tokens(ours, theirs, checked.prompts, chat=way) for way in ways), key=lambda found: found.same)
+    found = (compare_tokens(ours, candidate, checked.prompts, chat=way) for way in ways)
+    return min(found, key=lambda one: one.same)
 
 
 def weights_of(checked: Checked, candidate: Side, bar: Bar, stop: threading.Event) -> Weights:
@@ -61,7 +77,9 @@ def weights_of(checked: Checked, candidate: Side, bar: Bar, stop: threading.Even
     spec = checked.reference.spec
     if spec.kind is not Kind.ADAPTED:
         raise Unsupported("the reference has no adapter, so there is no update to look for")
-    if candidate.spec.kind is not Kind.CHECKPOINT or candidate.located is None:
+    if candidate.spec.kind is Kind.GGUF:
+        raise Unsupported("those of a GGUF are not compared here; `ingot verify --against-inputs` makes them anew")
+    if candidate.spec.kind is not Kind.CHECKPOINT or not isinstance(candidate.located, Located):
         raise Unsupported(f"the candidate ({candidate.spec.kind}) has no merged weights")
     with ExitStack() as stack:
         job = stack.enter_context(prepare(spec.base, spec.adapters))

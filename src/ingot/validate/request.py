@@ -12,8 +12,13 @@ from ingot.merge import checked_device
 from ingot.validate.answers.metrics import Metric, metric_for
 from ingot.validate.answers.samples import SampleFile, read_samples
 from ingot.validate.gates import Limits
+from ingot.validate.gguf_files import GgufModel, locate_gguf
 from ingot.validate.model import Progress
+from ingot.validate.models.llama_process import runtime
 from ingot.validate.spec import Kind, Located, Spec, locate_spec, parse_spec
+
+#: What a chat template adds to a prompt, with room to spare; and what tasks of lm-evaluation-harness mostly fit into.
+_TEMPLATE_TOKENS, _HARNESS_TOKENS = 256, 4096
 
 #: Opens a bar: what is done, of how many units, which unit; what it yields is told of units done.
 Bar = Callable[[str, int, str], AbstractContextManager[Progress]]
@@ -32,8 +37,8 @@ class Request:
         stream_layers: logits layer by layer from the files; then nothing is answered.
         harness: names of lm-evaluation-harness tasks; `harness_dir` holds task files of the user's own;
             `harness_limit`: only the first so many documents of each.
-        dtype: what the models compute in; None: as they are stored.
-        jobs: threads that compare weights.
+        dtype: what the models of transformers compute in; None: as they are stored.
+        jobs: threads that compare weights, and those of llama.cpp.
         seed: of the bootstrap.
         work: where answers are kept for a resume, and logits meanwhile.
     """
@@ -69,7 +74,7 @@ class Side:
     """Reference or candidate, found. `located` None: it is an endpoint."""
 
     spec: Spec
-    located: Located | None
+    located: Located | GgufModel | None
 
     @property
     def name(self) -> str:
@@ -96,6 +101,13 @@ class Checked:
         return [(sample.prompt, sample.expected_text) for file, _ in self.tasks for sample in file.samples]
 
     @property
+    def longest(self) -> int:
+        """No sample has more tokens, its template and its answer counted: it has as many bytes, or more."""
+        longest = max((len(prompt.encode()) + len(expected.encode()) for prompt, expected in self.pairs), default=0)
+        own = longest + self.request.new_tokens + _TEMPLATE_TOKENS
+        return max(own, _HARNESS_TOKENS) if self.request.harness else own
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know of the sample files."""
         return tuple(warning for file, _ in self.tasks for warning in file.warnings)
@@ -107,21 +119,30 @@ def check(request: Request) -> Checked:
     Raises:
         UsageError: a spec, a sample file or a metric is at fault, or there is nothing to compare by.
         BaseError, AdapterError: a model is not there.
-        MissingComponent: a GGUF file, or a device that this machine lacks.
+        MissingComponent: there is nothing here that runs a GGUF, or not the device.
     """
     checked_device(request.device)
     specs = [parse_spec(text) for text in (request.reference, *request.candidates)]
+    kinds = {spec.kind for spec in specs}
+    if Kind.GGUF in kinds:
+        runtime()
     files = read_samples(request.samples, request.metric)
     tasks = tuple((file, metric_for(file)) for file in files)
     if not tasks and not request.harness and specs[0].kind is not Kind.ADAPTED:
         raise UsageError("there is nothing to compare by", hint="Pass --samples FILE.jsonl or --tasks NAME.")
-    if request.stream_layers and Kind.ENDPOINT in {spec.kind for spec in specs}:
-        raise UsageError("the layers of an endpoint cannot be streamed", hint="Leave --stream-layers out.")
+    if request.stream_layers and kinds & {Kind.ENDPOINT, Kind.GGUF}:
+        raise UsageError("the layers of an endpoint or a GGUF cannot be streamed", hint="Leave --stream-layers out.")
     if request.harness:
         from ingot.validate.answers import harness
 
         harness.check(request.harness, request.harness_dir)
     if request.stream_layers and not tasks:
         raise UsageError("--stream-layers compares logits, which need samples", hint="Pass --samples FILE.jsonl.")
-    reference, *candidates = (Side(s, None if s.kind is Kind.ENDPOINT else locate_spec(s)) for s in specs)
+    reference, *candidates = (Side(spec, _located(spec)) for spec in specs)
     return Checked(request, reference, tuple(candidates), tasks)
+
+
+def _located(spec: Spec) -> Located | GgufModel | None:
+    if spec.kind is Kind.ENDPOINT:
+        return None
+    return locate_gguf(Path(spec.base).expanduser()) if spec.kind is Kind.GGUF else locate_spec(spec)

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, TypeVar
 from ingot.errors import Interrupted
 from ingot.validate.answers.metrics import Metric
 from ingot.validate.answers.samples import SampleFile
-from ingot.validate.from_files import subject_of, tokens_of, weights_of
+from ingot.validate.from_files import subject_of, tokens_against, tokens_of, weights_of
 from ingot.validate.gates import judge
+from ingot.validate.gguf_files import GgufModel
 from ingot.validate.model import Model, Progress, Unsupported
-from ingot.validate.predictions.rows import Rows, rows_of
+from ingot.validate.predictions.rows import ONE_BY_ONE, PROBABILITIES, TOKENS, Rows, rows_of
 from ingot.validate.request import Bar, Checked, Side
-from ingot.validate.result import Candidate, Evaluation, HarnessScore, Subject, Task
+from ingot.validate.result import Candidate, Evaluation, HarnessScore, Subject, Task, Tokens
+from ingot.validate.spec import Kind, Located
 from ingot.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ def evaluate(checked: Checked, bar: Bar, *, stop: threading.Event | None = None)
 
     Raises:
         UsageError: nobody answers at a URL, a harness task or a user's metric is at fault.
-        BaseError, AdapterError, MismatchError, UnsafeInputError: a model's files are not what they should be.
+        BaseError, AdapterError, MismatchError, UnsafeInputError: a model's files are not what they should be, or
+            llama.cpp does not run a GGUF.
         MissingComponent: a library is not installed.
         NonFiniteError: a model gives a NaN.
         ResourceError, OutputError: no room for what is kept meanwhile.
@@ -105,19 +108,37 @@ class _Run:
     def _candidate(self, number: int, found: Candidate, reference: _Said, spool: Spool | None) -> Candidate:
         side = self._checked.candidates[number]
         with closing(self._open(side)) as model:
+            tokens = found.tokens or self._tokens(number, model)
             said = self._ask(number, side, model)
             logits = None
             if spool is not None:
+                normalized = Kind.GGUF in {side.spec.kind, self._checked.reference.spec.kind}
                 with self._bar(f"logits of {side.name}", len(spool.rows.ids), "samples") as progress:
-                    logits = self._attempt(number, "logits", lambda: spool.compare(model, progress))
+                    compare = partial(spool.compare, model, progress, normalized=normalized)
+                    logits = self._attempt(number, "logits", compare)
         tasks, harness = self._tasks(reference, said), self._harness(reference, said)
-        return replace(found, subject=said.subject, logits=logits, tasks=tasks, harness=harness)
+        return replace(found, subject=said.subject, tokens=tokens, logits=logits, tasks=tasks, harness=harness)
+
+    def _tokens(self, number: int, model: Model) -> Tokens | None:
+        """Of a model that makes tokens only while it runs; None of others."""
+        from ingot.validate.models.llama_cpp import LlamaCpp
+
+        if not isinstance(model, LlamaCpp) or not self._checked.tasks:
+            return None
+        return self._attempt(number, "tokens", lambda: tokens_against(self._checked, model))
 
     def _open(self, side: Side) -> Model:
         if side.located is None:
             from ingot.validate.models.endpoint import Endpoint
 
             return Endpoint.open(side.spec.base)
+        if isinstance(side.located, GgufModel):
+            from ingot.validate.models.llama_cpp import LlamaCpp
+
+            request = self._request
+            return LlamaCpp.open(
+                side.located, context=self._checked.longest, threads=request.jobs, device=request.device
+            )
         from ingot.validate.models.whole import Whole
 
         return Whole.open(side.located, dtype=self._request.dtype, device=self._request.device)
@@ -196,7 +217,7 @@ class _Run:
         self._note(None, "answers: they need the whole model in memory; leave --stream-layers out for them")
 
         def streamed(side: Side) -> Streamed:
-            assert side.located is not None  # `check` refuses endpoints
+            assert isinstance(side.located, Located)  # `check` refuses others
             return Streamed.open(side.located, dtype=request.dtype, device=request.device)
 
         with closing(streamed(self._checked.reference)) as reference:
@@ -214,7 +235,9 @@ class _Run:
     # -- what all of it shares
 
     def _rows(self, model: Model) -> Rows:
-        rows = rows_of(model, self._checked.pairs, chat=self._request.chat)
+        kinds = {side.spec.kind for side in (self._checked.reference, *self._checked.candidates)}
+        tokens = min(ONE_BY_ONE, PROBABILITIES // model.columns) if Kind.GGUF in kinds else TOKENS
+        rows = rows_of(model, self._checked.pairs, chat=self._request.chat, tokens=tokens)
         if rows.left_out:
             self._note(None, f"logits: {rows.left_out}")
         return rows

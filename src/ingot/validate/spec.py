@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from ingot.checkpoint.locate import Location, locate
 from ingot.checkpoint.named import NUMBER, named, parse_adapter
-from ingot.errors import AdapterError, BaseError, MissingComponent, UsageError
+from ingot.errors import AdapterError, BaseError, UsageError
+from ingot.validate.gguf_files import means_gguf
 
 Part = TypeVar("Part")
 _URL = ("http://", "https://")
@@ -22,6 +23,7 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     ADAPTED = "adapter on base"
     ENDPOINT = "endpoint"
+    GGUF = "GGUF"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Spec:
 
     Attributes:
         text: as it was typed.
-        base: a directory or a Hub id; of an endpoint, the URL.
+        base: a directory, a .gguf file or a Hub id; of an endpoint, the URL.
         adapters: directories or Hub ids with their weights, in the order in which they were named.
     """
 
@@ -54,11 +56,10 @@ class Located:
 
 
 def parse_spec(text: str) -> Spec:
-    """Take a spec apart. A directory that exists and holds `+` or `=` in its path is never cut there.
+    """Take a spec apart. A directory or GGUF that exists and holds `+` or `=` in its path is never cut there.
 
     Raises:
-        UsageError: a part is empty, or a weight is none.
-        MissingComponent: a GGUF file.
+        UsageError: a part is empty, or a weight is none; an adapter on a GGUF.
 
     Example: parse_spec("org/base+out/lora=0.5") -> base "org/base", adapters (("out/lora", 0.5),)
     """
@@ -75,7 +76,11 @@ def parse_spec(text: str) -> Spec:
         adapters.append(adapter)
     if not base.strip():
         raise UsageError("the base is empty", where=text, expected="BASE+ADAPTER")
-    _refuse_gguf(base, text)
+    if means_gguf(Path(base).expanduser()):
+        if adapters:
+            hint = "Name the checkpoint that it was trained on, or the GGUF that `ingot merge --to gguf:TYPE` made."
+            raise UsageError("an adapter is not put on a GGUF here", where=text, hint=hint)
+        return Spec(text, Kind.GGUF, base)
     return Spec(text, Kind.ADAPTED if adapters else Kind.CHECKPOINT, base, tuple(adapters))
 
 
@@ -102,22 +107,18 @@ def _leading(
 
 
 def _existing_base(text: str) -> str | None:
-    return text if text.strip() and Path(text).expanduser().is_dir() else None
+    path = Path(text).expanduser()
+    return text if _is_directory(text) or (means_gguf(path) and path.is_file()) else None
 
 
 def _existing_adapter(text: str) -> tuple[str, float] | None:
     name, _, number = text.rpartition("=")
-    cut = NUMBER.fullmatch(number) and _existing_base(name)
-    return parse_adapter(text) if cut or _existing_base(text) else None
+    cut = NUMBER.fullmatch(number) and _is_directory(name)
+    return parse_adapter(text) if cut or _is_directory(text) else None
 
 
-def _refuse_gguf(base: str, text: str) -> None:
-    if base.lower().endswith(".gguf") and not Path(base).expanduser().is_dir():
-        raise MissingComponent(
-            "reading GGUF is not part of this version",
-            where=text,
-            hint="Serve the file with an OpenAI-compatible server and give its URL, such as http://127.0.0.1:8080/v1.",
-        )
+def _is_directory(text: str) -> bool:
+    return bool(text.strip()) and Path(text).expanduser().is_dir()
 
 
 def _weighted(name: str, weight: float) -> str:

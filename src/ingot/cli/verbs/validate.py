@@ -15,7 +15,7 @@ from ingot.errors import CheckFailed, UsageError
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
     from ingot.cli.output import Output
-    from ingot.validate.request import Checked, Request
+    from ingot.validate.request import Checked, Request, Side
     from ingot.validate.result import Candidate, Evaluation
 
 _EXAMPLES = (
@@ -24,11 +24,13 @@ _EXAMPLES = (
      "Also logits and answers, through the chat template."),
     ("ingot validate ./merged http://127.0.0.1:8000/v1 --reference ./base+./lora --samples a.jsonl --samples b.jsonl",
      "Two candidates and two tasks in one table."),
+    ("ingot validate ./merged/merged-Q4_K_M.gguf --reference ./base+./lora --samples tests.jsonl --chat",
+     "As llama.cpp runs it."),
     ("ingot validate ./merged --reference ./base+./lora --tasks gsm8k --max-score-drop 0.01",
      "A task of lm-evaluation-harness, and a tighter gate."),
 )  # fmt: skip
 _ARGUMENTS = (
-    ("CANDIDATE", "A checkpoint, BASE+ADAPTER, or the URL of an OpenAI-compatible server (URL#model)."),
+    ("CANDIDATE", "A checkpoint, BASE+ADAPTER, a .gguf file, or the URL of an OpenAI-compatible server (URL#model)."),
 )  # fmt: skip
 _TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
@@ -215,13 +217,27 @@ def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
 
     recorded = []
     for side, candidate in zip(checked.candidates, evaluation.candidates, strict=True):
-        if side.located is None or side.located.adapters:
-            continue
-        path = side.located.base.path
-        if (path / RECORD_NAME).is_file():
+        path = _artifact(side)
+        if path is not None:
             add_evaluation(path, brief(evaluation, candidate))
             recorded.append(str(path / RECORD_NAME))
     return recorded
+
+
+def _artifact(side: Side) -> Path | None:
+    """The directory with a record that the candidate is, or that names its file; None of anything else."""
+    from ingot.registry import read_record
+    from ingot.storage import RECORD_NAME
+    from ingot.validate.gguf_files import GgufModel
+
+    if side.located is None:
+        return None
+    if isinstance(side.located, GgufModel):
+        path = side.located.files[0].parent
+        record = path / RECORD_NAME
+        return path if record.is_file() and side.located.name in read_record(record.read_bytes()).subjects else None
+    path = side.located.base.path
+    return path if not side.located.adapters and (path / RECORD_NAME).is_file() else None
 
 
 def _show(output: Output, evaluation: Evaluation, report: Path | None, recorded: list[str]) -> None:

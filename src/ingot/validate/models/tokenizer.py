@@ -68,6 +68,10 @@ class Tokenizer:
         """See `Model.encode`."""
         return [int(token) for token in self.inner(text, add_special_tokens=special, verbose=False)["input_ids"]]
 
+    def ids(self, prompt: str, *, chat: bool) -> list[int]:
+        """What the model reads of a prompt, through its chat template or as it is. Raises as `render`."""
+        return self.encode(self.render(prompt, chat=chat), special=not chat)
+
     def decode(self, token: int) -> str:
         return str(self.inner.decode([token]))
 

@@ -48,14 +48,15 @@ class Spool:
     columns: int
     vocabulary: int
 
-    def compare(self, candidate: HasLogits, progress: Progress) -> Logits:
-        """Second pass.
+    def compare(self, candidate: HasLogits, progress: Progress, *, normalized: bool = False) -> Logits:
+        """Second pass. `normalized`: one of both gives log-probabilities, so the largest difference is of those.
 
         Raises:
             Unsupported: the candidate lacks columns for tokens of the reference.
             NonFiniteError: a logit is NaN or infinite.
         """
-        tally = Tally(self.rows, common_columns(self.columns, candidate.columns, self.vocabulary))
+        columns = common_columns(self.columns, candidate.columns, self.vocabulary)
+        tally = Tally(self.rows, columns, normalized=normalized)
         theirs = candidate.logits(self.rows.ids, progress)
         for number, (reference, logits) in enumerate(zip(self._read(), theirs, strict=True)):
             tally.add(number, reference, logits)
@@ -112,10 +113,14 @@ def common_columns(reference: int, candidate: int, vocabulary: int) -> int:
 
 @dataclass
 class Tally:
-    """Adds up the figures of all rows. Only the first `columns` logits count; probabilities are taken over those."""
+    """Adds up the figures of all rows. Only the first `columns` logits count; probabilities are taken over those.
+
+    `normalized`: the largest difference is that of log-probabilities, and not of logits.
+    """
 
     rows: Rows
     columns: int
+    normalized: bool = False
     _kl: dict[int, float] = field(default_factory=dict)  # mean of each sample
     _kl_sum: float = 0.0
     _worst_kl: tuple[float, int] = (-1.0, -1)
@@ -137,7 +142,8 @@ class Tally:
             p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
             found += (p.exp() * (p - q)).sum(-1).clamp(min=0).tolist()  # rounding may leave -1e-17
             self._agreeing += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-            self._largest = max(self._largest, (float((ours - theirs).abs().max()), sample), key=_figure)
+            apart = p - q if self.normalized else ours - theirs
+            self._largest = max(self._largest, (float(apart.abs().max()), sample), key=_figure)
             following = ids[begin + 1 : begin + 1 + height]
             surprise = (-logs[: len(following)].gather(1, following[:, None]).sum().item() for logs in (p, q))
             self._surprise = (self._surprise[0] + next(surprise), self._surprise[1] + next(surprise))

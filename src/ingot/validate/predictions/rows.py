@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TOKENS_A_SAMPLE = 1024
 #: Tokens that are compared in all. At 128,000 logits a token, those of 16,384 tokens take 8.4 GB.
 TOKENS = 16_384
+#: The same where a server gives logits as text, a token at a time: 2^25 numbers take it a minute or two.
+ONE_BY_ONE, PROBABILITIES = 4096, 1 << 25
 #: A batch holds at most so many tokens, padding counted, and at most so many bytes of float32 logits.
 BATCH_TOKENS = 2048
 BATCH_NBYTES = 256 << 20

@@ -7,35 +7,42 @@ loaded for this.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from ingot.validate.model import Unsupported
 from ingot.validate.models.tokenizer import Tokenizer
 from ingot.validate.result import Tokens
 
 
-def compare_tokens(reference: Tokenizer, candidate: Tokenizer | None, prompts: Sequence[str], *, chat: bool) -> Tokens:
-    """Compare the token ids of every prompt, and the vocabularies. `candidate` None: it has no tokenizer.
+class Reads(Protocol):
+    """What makes tokens: a `Tokenizer`, or a server that holds one."""
+
+    @property
+    def template(self) -> str | None: ...
+    def render(self, prompt: str, *, chat: bool) -> str: ...
+    def ids(self, prompt: str, *, chat: bool) -> list[int]: ...
+    def decode(self, token: int) -> str: ...
+
+
+def compare_tokens(reference: Tokenizer, candidate: Reads | None, prompts: Sequence[str], *, chat: bool) -> Tokens:
+    """Compare the token ids of every prompt, and the vocabularies of two tokenizers. `candidate` None: it has none.
 
     Raises Unsupported: the reference cannot read the prompts (no chat template, or one that fails).
     """
     same, first = 0, None
     for number, prompt in enumerate(prompts):
-        expected = _ids(reference, prompt, chat)
+        expected = reference.ids(prompt, chat=chat)
         difference = _difference(reference, candidate, prompt, expected, chat)
         same += difference is None
         if difference is not None and first is None:
             first = f"sample {number}: {difference}"
-    if first is None and candidate is not None and (moved := _moved(reference, candidate)):
+    if first is None and isinstance(candidate, Tokenizer) and (moved := _moved(reference, candidate)):
         first = f"{moved}, although no sample shows it"
     return Tokens(len(prompts), same, first)
 
 
-def _ids(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
-    return tokenizer.encode(tokenizer.render(prompt, chat=chat), special=not chat)
-
-
 def _difference(
-    reference: Tokenizer, candidate: Tokenizer | None, prompt: str, expected: list[int], chat: bool
+    reference: Tokenizer, candidate: Reads | None, prompt: str, expected: list[int], chat: bool
 ) -> str | None:
     """What differs, in plain words; None where the token ids are the same."""
     if candidate is None:
@@ -43,7 +50,7 @@ def _difference(
     if chat and candidate.template is None:
         return "the candidate has lost the chat template"
     try:
-        found = _ids(candidate, prompt, chat)
+        found = candidate.ids(prompt, chat=chat)
     except Unsupported as reason:
         return str(reason)
     if found == expected:
@@ -57,14 +64,15 @@ def _difference(
     return f"{_reason(reference, candidate, prompt, chat)}; {where}"
 
 
-def _reason(reference: Tokenizer, candidate: Tokenizer, prompt: str, chat: bool) -> str:
+def _reason(reference: Tokenizer, candidate: Reads, prompt: str, chat: bool) -> str:
     if chat and reference.render(prompt, chat=True) != candidate.render(prompt, chat=True):
         return "the chat templates render it differently"
-    moved = _moved(reference, candidate)
-    if moved:
-        return moved
-    if _special(reference) != _special(candidate):
-        return "the tokenizers have different special tokens"
+    if isinstance(candidate, Tokenizer):
+        moved = _moved(reference, candidate)
+        if moved:
+            return moved
+        if _special(reference) != _special(candidate):
+            return "the tokenizers have different special tokens"
     return "the tokenizers cut it differently"
 
 
@@ -86,5 +94,5 @@ def _special(tokenizer: Tokenizer) -> object:
     )
 
 
-def _shown(tokenizer: Tokenizer, token: int) -> str:
+def _shown(tokenizer: Reads, token: int) -> str:
     return f"{token} {tokenizer.decode(token)!r}"
