@@ -148,6 +148,7 @@ def prepare(
     target: Path | None = None,
     jobs: int | None = None,
     imatrix: Path | None = None,
+    llama_cpp: Path | None = None,
 ) -> Job:
     """Open base and adapters and plan their merge; reads headers, configs and a few rows, writes nothing.
 
@@ -158,6 +159,7 @@ def prepare(
         target: the directory to be made; its disk's free space goes into the plan.
         jobs: threads that compute; default as many as the cores it may use.
         imatrix: the importance matrix of `options.gguf`.
+        llama_cpp: its checkout of llama.cpp.
 
     Raises:
         BaseError, AdapterError, MismatchError, UnsafeInputError: what does not hold, before a weight is read.
@@ -181,7 +183,7 @@ def prepare(
             jobs=workers,
             measured=pace.recall(),
         )
-        document = _document(plan, checkpoint, opened, imatrix)
+        document = _document(plan, checkpoint, opened, imatrix, llama_cpp)
         if document is not None:
             cost = for_gguf(cost, document.nbytes)
         return Job(checkpoint, tuple(opened), replace(plan, budget=cost), target, workers, document)
@@ -193,13 +195,14 @@ def prepare(
 
 
 def _document(
-    plan: Plan, base: Checkpoint, adapters: Sequence[Weighted], imatrix: Path | None
+    plan: Plan, base: Checkpoint, adapters: Sequence[Weighted], imatrix: Path | None, llama_cpp: Path | None
 ) -> Document | None:
     if plan.options.gguf is None:
         return None
     from ingot.quantize.gguf.run import document_of
 
-    return document_of(plan, base.inputs, [weighted.inputs for weighted in adapters], imatrix)
+    files = [weighted.inputs for weighted in adapters]
+    return document_of(plan, base.inputs, files, imatrix=imatrix, llama_cpp=llama_cpp)
 
 
 def cores() -> int:

@@ -79,7 +79,11 @@ def gguf_request(options: dict[str, Any]) -> tuple[GgufOptions | None, Path | No
 
         digest = digest_of(Path(imatrix))
     asked = GgufOptions(file_types, pre, _nbytes(split) if split is not None else 0, digest, code)
-    return asked, *(Path(given) if given is not None else None for given in (imatrix, llama_cpp))
+    return asked, _path(imatrix), _path(llama_cpp)
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _file_types(formats: tuple[str, ...]) -> tuple[str, ...]:

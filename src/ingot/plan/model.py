@@ -188,12 +188,14 @@ class GgufOptions:
         pre: llama.cpp's name of the pre-tokenizer, where the user says it.
         split_nbytes: the most bytes of tensors in one file; 0 for one file.
         imatrix_sha256: of the importance matrix.
+        llama_cpp_sha256: of the llama.cpp converter that describes and reorders the tensors; None where ingot does.
     """
 
     file_types: tuple[str, ...]
     pre: str | None = None
     split_nbytes: int = 0
     imatrix_sha256: str | None = None
+    llama_cpp_sha256: str | None = None
 
 
 @dataclass(frozen=True)

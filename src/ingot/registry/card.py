@@ -132,6 +132,7 @@ def _gguf(options: GgufOptions) -> Iterator[str]:
     yield from ("--pre", options.pre) if options.pre else ()
     yield from ("--split-size", str(options.split_nbytes)) if options.split_nbytes else ()
     yield from ("--imatrix", f"sha256:{options.imatrix_sha256[:12]}") if options.imatrix_sha256 else ()
+    yield from ("--llama-cpp", f"sha256:{options.llama_cpp_sha256[:12]}") if options.llama_cpp_sha256 else ()
 
 
 def _combining(options: Options) -> Iterator[str]:

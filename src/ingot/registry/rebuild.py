@@ -54,8 +54,9 @@ def _on_the_hub(record: Record, of: str, spec: BaseSpec | AdapterSpec) -> str:
 
 
 def check_against(
-    artifact: Artifact, base: str, adapters: Sequence[str], reading: Reading, imatrix: Path | None = None
-) -> Iterator[Check]:
+    artifact: Artifact, base: str, adapters: Sequence[str], reading: Reading, *,
+    imatrix: Path | None = None, llama_cpp: Path | None = None,
+) -> Iterator[Check]:  # fmt: skip
     """Three questions, each asked only when the one before it was answered with yes.
 
     Raises:
@@ -70,7 +71,7 @@ def check_against(
     from ingot.merge import prepare
 
     weighted = [(spec, entry.weight) for spec, entry in zip(adapters, record.recipe.adapters, strict=True)]
-    with prepare(base, weighted, record.recipe.options, imatrix=imatrix) as job:
+    with prepare(base, weighted, record.recipe.options, imatrix=imatrix, llama_cpp=llama_cpp) as job:
         plan = as_recorded(job.plan, record)
         planned = list(answer("plan", _plan_faults(plan, artifact), f"the same plan: {plan.digest[:12]}"))
         yield from planned

@@ -26,6 +26,7 @@ def verify(
     stop: threading.Event | None = None,
     jobs: int | None = None,
     imatrix: Path | None = None,
+    llama_cpp: Path | None = None,
 ) -> Verification:
     """Check an artifact; a difference is an answer, not an exception (`Verification.raise_failure` makes it one).
 
@@ -38,7 +39,8 @@ def verify(
         progress: is told of every number of bytes read, from any thread.
         stop: set it to end the check.
         jobs: files digested at once.
-        imatrix: for "against-inputs": the importance matrix that GGUF files were made with.
+        imatrix, llama_cpp: for "against-inputs": the importance matrix, and the checkout of llama.cpp, that GGUF files
+            were made with.
 
     Raises:
         UsageError: no such directory, or an input is not told.
@@ -61,5 +63,5 @@ def verify(
         if depth is not Depth.STRUCTURE:
             checks += check_contents(artifact, table, reading, jobs or os.cpu_count() or 1)
         if places is not None:
-            checks += check_against(artifact, *places, reading, imatrix)
+            checks += check_against(artifact, *places, reading, imatrix=imatrix, llama_cpp=llama_cpp)
     return Verification(depth, tuple(checks), len(artifact.files) + 1, reading.nbytes, record.identity)

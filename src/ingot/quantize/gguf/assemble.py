@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -35,9 +35,16 @@ def units(tensor: GgufTensor) -> Iterator[tuple[int, int]]:
             yield begin, min(begin + step, first + matrix)
 
 
+class RowSource(Protocol):
+    """Gives rows of GGUF tensors, to many threads."""
+
+    def rows(self, tensor: GgufTensor, begin: int, end: int) -> Array:
+        """Rows [begin, end) of `tensor` as float32[end - begin, columns], cut as `units` does."""
+
+
 @dataclass(frozen=True)
 class Assembler:
-    """Gives rows of GGUF tensors.
+    """Gives rows of GGUF tensors out of the rows of the plan's ops.
 
     Attributes:
         ops: the plan's ops by name.

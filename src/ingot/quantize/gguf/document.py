@@ -15,11 +15,12 @@ from ingot.plan.model import GgufOptions, Plan
 from ingot.plan.public import public_name
 from ingot.quantize.gguf.architecture import Config, GgufTensor
 from ingot.quantize.gguf.architectures.registry import find_architecture
+from ingot.quantize.gguf.bridge.checkout import Checkout
 from ingot.quantize.gguf.choose import quantizer_for
 from ingot.quantize.gguf.imatrix import ImportanceMatrix
 from ingot.quantize.gguf.layout import lay_out
 from ingot.quantize.gguf.metadata import add_metadata
-from ingot.quantize.gguf.mixtures import Model, plan_types
+from ingot.quantize.gguf.mixtures import Model, is_kept, plan_types
 from ingot.quantize.gguf.native import find
 from ingot.quantize.gguf.sink import Format
 from ingot.quantize.gguf.types import file_type_id, ggml_type, library
@@ -27,6 +28,8 @@ from ingot.quantize.gguf.vocabulary.add import add_vocabulary
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
+
+    from ingot.quantize.gguf.bridge.converter import Described
 
 #: What a file name may hold of a model's name.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -37,12 +40,16 @@ class Document:
     """The files of every requested type.
 
     Attributes:
-        backends: who quantizes each ggml type: "numpy", or the name of a library.
+        backends: who quantizes each ggml type: "numpy", or the name of a library; and the "converter", if not ingot.
+        converter: the checkout whose converter gives the tensors' rows; None where the plan's ops do.
+        described: what that converter said.
     """
 
     tensors: tuple[GgufTensor, ...]
     formats: tuple[Format, ...]
     backends: Mapping[str, str]
+    converter: Checkout | None = None
+    described: Described | None = None
 
     @property
     def nbytes(self) -> int:
@@ -50,12 +57,19 @@ class Document:
 
 
 def make_document(
-    plan: Plan, side_files: Mapping[str, bytes], options: GgufOptions, importance: ImportanceMatrix | None
+    plan: Plan,
+    side_files: Mapping[str, bytes],
+    options: GgufOptions,
+    importance: ImportanceMatrix | None,
+    *,
+    converter: Checkout | None = None,
+    described: Described | None = None,
 ) -> Document:
     """Everything but the weights.
 
     Args:
         side_files: bytes of config.json and of the tokenizer's files.
+        converter, described: where a checkout of llama.cpp tells tensors and keys: which one, and what it told.
 
     Raises:
         BaseError: an architecture, tokenizer or tensor that GGUF does not have here.
@@ -64,18 +78,24 @@ def make_document(
         MissingComponent: a library of the `gguf` extra is not installed.
     """
     library()
-    config = _config(side_files)
-    architecture = find_architecture(next(iter(config.get("architectures") or ()), None))
-    tensors = architecture.tensors(config, {op.name: op.shape for op in plan.ops})
+    if described is None:
+        config = _config(side_files)
+        known = find_architecture(next(iter(config.get("architectures") or ()), None))
+        architecture, tensors = known.name, known.tensors(config, {op.name: op.shape for op in plan.ops})
+        keys = _keys(config, known, side_files, options)
+    else:
+        architecture, tensors, keys = described.architecture, described.tensors, _their_keys(described)
     name = model_name(plan)
-    keys = _keys(config, architecture, side_files, options)
-    model = _model(architecture.name, keys)
+    model = _model(architecture, keys)
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     formats = []
     for file_type in options.file_types:
         have = None if importance is None else importance.values
-        types = plan_types(model, shapes, file_type, source=_source(plan), importance=have)
-        writer = _writer(architecture.name, keys, options.split_nbytes)
+        types = plan_types(model, shapes, file_type, source=source_type(plan), importance=have)
+        if described is not None:
+            kept = (tensor for tensor in tensors if is_kept(architecture, tensor.name, tensor.shape))
+            types.update({tensor.name: described.stored[tensor.name] for tensor in kept})
+        writer = _writer(architecture, keys, options.split_nbytes)
         add_metadata(writer, plan, name, tensors)
         writer.add_file_type(file_type_id(file_type))
         writer.add_quantization_version(library().GGML_QUANT_VERSION)
@@ -89,7 +109,9 @@ def make_document(
         used = {of: quantizer_for(of, weighted=_weighted(of, types, own), native=native) for of in set(types.values())}
         formats.append(Format(file_type, files, used, own))
     backends = {of: quantizer.backend for each in formats for of, quantizer in each.quantizers.items()}
-    return Document(tensors, tuple(formats), dict(sorted(backends.items())))
+    if converter is not None:
+        backends["converter"] = converter.title
+    return Document(tensors, tuple(formats), dict(sorted(backends.items())), converter, described)
 
 
 def model_name(plan: Plan) -> str:
@@ -118,6 +140,24 @@ def _keys(config: Config, architecture: Any, side_files: Mapping[str, bytes], op
     return dict(writer.kv_data[0])
 
 
+def _their_keys(described: Described) -> dict[str, Any]:
+    """The converter's keys as the library's writer holds them."""
+    from gguf import GGUFValueType
+    from gguf.gguf_writer import GGUFValue
+
+    return {
+        name: GGUFValue(_encoded(value), GGUFValueType(kind), None if of is None else GGUFValueType(of))
+        for name, kind, of, value in described.keys
+    }
+
+
+def _encoded(value: Any) -> Any:
+    """Texts as bytes: some tokens are no UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return [_encoded(item) for item in value] if isinstance(value, list) else value
+
+
 def _writer(architecture: str, keys: Mapping[str, Any], split_nbytes: int) -> GGUFWriter:
     from gguf import GGUFWriter
 
@@ -130,8 +170,10 @@ def _model(architecture: str, keys: Mapping[str, Any]) -> Model:
     """What the rules for types look at."""
 
     def number(key: str, default: int = 0) -> int:
-        value = keys.get(f"{architecture}.{key}")
-        return int(value.value) if value is not None else default
+        found = keys.get(f"{architecture}.{key}")
+        if found is None:
+            return default
+        return int(found.value[0] if isinstance(found.value, list) else found.value)
 
     heads = number("attention.head_count")
     return Model(
@@ -139,7 +181,7 @@ def _model(architecture: str, keys: Mapping[str, Any]) -> Model:
     )
 
 
-def _source(plan: Plan) -> str:
+def source_type(plan: Plan) -> str:
     """The dtype of most of the matrices that are quantized: what is not, keeps it."""
     first = next((op for op in plan.ops if len(op.shape) > 1), None)
     return first.dtype if first is not None and first.dtype in ("F16", "F32") else "BF16"

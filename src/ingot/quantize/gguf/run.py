@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.engine.merged import MergedRows
 from ingot.engine.outcome import FileDigest, Files, Outcome, Run, Stretch
 from ingot.engine.shards import side_files
-from ingot.errors import UsageError
+from ingot.errors import BaseError, UsageError
 from ingot.plan.model import Plan
-from ingot.quantize.gguf.assemble import Assembler, units
-from ingot.quantize.gguf.document import Document, make_document
+from ingot.quantize.gguf.assemble import Assembler, RowSource, units
+from ingot.quantize.gguf.bridge.checkout import Checkout
+from ingot.quantize.gguf.bridge.rows import ConvertedRows
+from ingot.quantize.gguf.document import Document, make_document, source_type
 from ingot.quantize.gguf.imatrix import read_imatrix
 from ingot.quantize.gguf.layout import GgufFile
 from ingot.quantize.gguf.sink import Written, quantized, write
 from ingot.storage.staging import Staging
 
 
-def document_of(plan: Plan, base: Files, adapters: Sequence[Files], imatrix: Path | None) -> Document:
-    """The files that the plan's `options.gguf` asks for. `imatrix` is the file that it has the digest of.
+def document_of(
+    plan: Plan, base: Files, adapters: Sequence[Files], *, imatrix: Path | None, llama_cpp: Path | None
+) -> Document:
+    """The files that the plan's `options.gguf` asks for. `imatrix` and `llama_cpp` are what it has the digests of.
 
-    Raises what `make_document` raises, and UsageError for another importance matrix than the plan's.
+    Raises what `make_document` and `Converter` raise, and UsageError for another importance matrix or checkout.
     """
     options = plan.options.gguf
     if options is None:
@@ -36,7 +41,19 @@ def document_of(plan: Plan, base: Files, adapters: Sequence[Files], imatrix: Pat
                 found=imatrix, hint="Name it with --imatrix FILE.",
             )  # fmt: skip
         importance = read_imatrix(imatrix)
-    return make_document(plan, side_files(plan, base, adapters), options, importance)
+    files = side_files(plan, base, adapters)
+    if options.llama_cpp_sha256 is None:
+        return make_document(plan, files, options, importance)
+    converter = None if llama_cpp is None else Checkout.open(llama_cpp)
+    if converter is None or converter.digest != options.llama_cpp_sha256:
+        raise UsageError(
+            "this needs the checkout of llama.cpp that the files were made with", where=llama_cpp,
+            expected=f"code with sha256 {options.llama_cpp_sha256}",
+            found="none" if converter is None else converter.digest, hint="Name it with --llama-cpp DIR.",
+        )  # fmt: skip
+    with _converted(converter, plan, base, adapters, "cpu") as rows:
+        described = rows.described
+    return make_document(plan, files, options, importance, converter=converter, described=described)
 
 
 def digest_of(path: Path) -> str:
@@ -61,8 +78,9 @@ class GgufSink:
         self, plan: Plan, base: Files, adapters: Sequence[Files], staging: Staging, run: Run, outcome: Outcome
     ) -> Mapping[str, str]:
         outcome.backends = dict(self.document.backends)
-        formats, assembler = self.document.formats, _assembler(plan, base, adapters, run.device)
-        written = write(formats, assembler, staging, jobs=run.jobs, stop=run.stop, progress=run.progress)
+        formats = self.document.formats
+        with _rows(self.document, plan, base, adapters, run.device) as source:
+            written = write(formats, source, staging, jobs=run.jobs, stop=run.stop, progress=run.progress)
         files = {file.name: file for of in formats for file in of.files}
         for done in written:
             outcome.files.append(FileDigest(done.name, done.nbytes, done.sha256))
@@ -75,9 +93,33 @@ class GgufSink:
         return {}
 
 
-def _assembler(plan: Plan, base: Files, adapters: Sequence[Files], device: str) -> Assembler:
-    merged = MergedRows(base, adapters, device, trust_base=plan.options.accept_nonfinite_base)
-    return Assembler({op.name: op for op in plan.ops}, merged)
+@contextmanager
+def _rows(
+    document: Document, plan: Plan, base: Files, adapters: Sequence[Files], device: str
+) -> Iterator[RowSource]:
+    """The rows of the document's tensors."""
+    if document.converter is None:
+        yield Assembler({op.name: op for op in plan.ops}, _merged(plan, base, adapters, device))
+        return
+    with _converted(document.converter, plan, base, adapters, device) as rows:
+        if rows.described != document.described:
+            hint = "Let nothing change the checkout meanwhile."
+            raise BaseError("llama.cpp's converter says something else than a moment ago", hint=hint)
+        yield rows
+
+
+def _converted(
+    converter: Checkout, plan: Plan, base: Files, adapters: Sequence[Files], device: str
+) -> ConvertedRows:
+    assert plan.options.gguf is not None
+    return ConvertedRows(
+        converter, plan, side_files(plan, base, adapters), base, _merged(plan, base, adapters, device),
+        outtype=source_type(plan), pre=plan.options.gguf.pre,
+    )  # fmt: skip
+
+
+def _merged(plan: Plan, base: Files, adapters: Sequence[Files], device: str) -> MergedRows:
+    return MergedRows(base, adapters, device, trust_base=plan.options.accept_nonfinite_base)
 
 
 def stretches(file: GgufFile, written: Written) -> tuple[Stretch, ...]:
@@ -100,7 +142,13 @@ def differences(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[str, str]]:
     """Every tensor of the artifact's files that differs from what the plan makes: (file, tensor; "" for the header)."""
-    assembler = _assembler(plan, base, adapters, device)
+    with _rows(document, plan, base, adapters, device) as source:
+        yield from _compared(document, source, artifact, progress)
+
+
+def _compared(
+    document: Document, source: RowSource, artifact: Files, progress: Callable[[int], None]
+) -> Iterator[tuple[str, str]]:
     told: set[tuple[str, str]] = set()
     for of in document.formats:
         for file in of.files:
@@ -108,7 +156,7 @@ def differences(
                 yield file.name, ""
             for entry in file.entries:
                 for begin, end in units(entry.tensor):
-                    data = quantized(of, entry, assembler.rows(entry.tensor, begin, end), begin)
+                    data = quantized(of, entry, source.rows(entry.tensor, begin, end), begin)
                     found = artifact[file.name].read(entry.begin + begin * entry.row_nbytes, data.nbytes)
                     if data != found and (file.name, entry.tensor.name) not in told:
                         told.add((file.name, entry.tensor.name))

@@ -17,7 +17,7 @@ import numpy as np
 
 from ingot.errors import Interrupted, NonFiniteError
 from ingot.quantize.gguf.architecture import GgufTensor
-from ingot.quantize.gguf.assemble import Array, Assembler, units
+from ingot.quantize.gguf.assemble import Array, RowSource, units
 from ingot.quantize.gguf.layout import ALIGNMENT, Entry, GgufFile
 from ingot.quantize.gguf.quantizer import Quantizer
 from ingot.storage.journal import Finished
@@ -56,7 +56,7 @@ class Written:
 
 def write(
     formats: Sequence[Format],
-    assembler: Assembler,
+    source: RowSource,
     staging: Staging,
     *,
     jobs: int,
@@ -76,7 +76,7 @@ def write(
         staged = open_files[file.name] = staging.create(file.name, file.nbytes, direct=False)
         staged.write_at(file.header, 0)
     places = _places(formats, open_files)
-    _run_all(places, assembler, jobs, stop, progress)
+    _run_all(places, source, jobs, stop, progress)
     for file in (file for of in formats for file in of.files if file.name in open_files):
         staged = open_files[file.name]
         running = _digests(staged, file, stop)
@@ -116,7 +116,7 @@ def _places(
 
 def _run_all(
     places: Sequence[tuple[GgufTensor, tuple[_Place, ...]]],
-    assembler: Assembler,
+    source: RowSource,
     jobs: int,
     stop: threading.Event,
     progress: Progress,
@@ -135,7 +135,7 @@ def _run_all(
                     return
                 _check(stop)
                 tensor, at, begin, end = task
-                rows = assembler.rows(tensor, begin, end)
+                rows = source.rows(tensor, begin, end)
                 progress(sum(_write_rows(place, rows, begin) for place in at))
         except BaseException:
             failed.set()

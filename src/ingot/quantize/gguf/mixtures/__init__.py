@@ -9,8 +9,8 @@ The rules are facts of llama.cpp 0c1e57098 (src/llama-quant.cpp), told in our ow
 the llama-quantize that is built from it.
 """
 
-from ingot.quantize.gguf.mixtures.kept import unquantized_type
+from ingot.quantize.gguf.mixtures.kept import is_kept, unquantized_type
 from ingot.quantize.gguf.mixtures.model import Model
 from ingot.quantize.gguf.mixtures.plan import output_order, plan_types
 
-__all__ = ["Model", "output_order", "plan_types", "unquantized_type"]
+__all__ = ["Model", "is_kept", "output_order", "plan_types", "unquantized_type"]
