@@ -173,6 +173,8 @@ WRONG = [
     ("merge base lora -o out --to gguf:Q3_K_M", 2, "--accept-quality-loss"),
     ("merge base lora -o out --to gguf:IQ2_M", 2, "--accept-quality-loss"),
     ("merge base lora -o out --to gguf:Q8_0 --split-size much", 2, "4G or 500M"),
+    ("merge base lora -o out --to gguf:Q8_0 --llama-cpp nowhere", 2, "names no checkout of llama.cpp"),
+    ("merge base lora -o out --llama-cpp .", 2, "--llama-cpp belongs to a GGUF"),
     ("merge base lora -o out --to gguf:Q8_0 --pre strange", 10, "tokenizer"),
     ("merge base lora -o out --to gguf:IQ4_XS --imatrix nowhere", 2, "importance matrix"),
     ("merge base lora -o out --imatrix notes.txt", 2, "belongs to a GGUF"),

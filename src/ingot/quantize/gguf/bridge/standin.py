@@ -6,13 +6,15 @@ the disk. Whoever wants the bytes of a tensor asks by their place in the file.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.checkpoint.reading import DenseReader
 from ingot.engine.merged import Files, MergedRows
-from ingot.errors import ResourceError
+from ingot.errors import BaseError, ResourceError
 from ingot.formats.tensor_ref import DTYPE_NBYTES
 from ingot.kernels.dtypes import TORCH_DTYPE, as_bytes
 from ingot.plan.model import Op, Plan
@@ -47,14 +49,15 @@ class StandIn:
         """The bytes [begin, begin + nbytes) of the file of weights, which are those of one tensor.
 
         Raises:
-            KeyError: they are those of none.
+            BaseError: they are those of none.
             NonFiniteError: see `MergedRows`.
         """
-        op = self.places[begin]
-        rows, columns = op.view
-        width = columns * DTYPE_NBYTES[op.dtype]
-        if nbytes != rows * width:
-            raise KeyError(begin)
+        op = self.places.get(begin)
+        rows, columns = op.view if op is not None else (0, 0)
+        width = columns * DTYPE_NBYTES[op.dtype] if op is not None else 0
+        if op is None or nbytes != rows * width:
+            hint = "Merge to safetensors, and convert that by hand."
+            raise BaseError("llama.cpp's converter wants a part of a tensor, which is not given here", hint=hint)
         step = max(1, _SLAB_NBYTES // max(1, width))
         for first in range(0, rows, step):
             yield self._slab(op, first, min(first + step, rows), columns)
@@ -67,9 +70,6 @@ class StandIn:
 
 
 def _write_weights(path: Path, plan: Plan) -> dict[int, Op]:
-    import json
-    import math
-
     entries: dict[str, object] = {}
     begins: list[tuple[int, Op]] = []
     at = 0
