@@ -22,7 +22,7 @@ def group(
     cosine: float = 0.0,
     *,
     sizes: tuple[float, float] = (0.02, 0.02),
-    shared: float | None = 0.02,
+    shared: float | None = 0.012,
     count: int = 4,
     pattern: str = "model.layers.*.self_attn.q_proj.weight",
 ) -> GroupInterference:
@@ -38,7 +38,7 @@ def group(
         (group(ALIKE), ("much the same", "--method ties")),
         (group(1.0), ("much the same", "cosine 1.00")),
         (group(-ALIKE), ("contradict", "two models", "no method keeps both")),
-        (group(0.0, shared=0.01 * ENTANGLED), ("read the same inputs", "3% of them, 1% by chance")),
+        (group(0.0, shared=0.01 * ENTANGLED), ("answer to the same inputs", "0.015; by chance 0.010")),
         (group(0.0, sizes=(0.01, 0.01 * DROWNING)), ("Adapter 2 is 2.0 times as large as adapter 1", "smaller weight")),
     ],
 )

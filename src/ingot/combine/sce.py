@@ -5,8 +5,8 @@
     calculate   ηᵢ = Σ δᵢ² / Σⱼ Σ δⱼ² over all elements of the tensor
     erase       Σ ηᵢ·δᵢ / Σ ηᵢ over those i where δᵢ has the sign of Σ δᵢ; 0 where that is 0
 
-The paper leaves the last division out; the authors' own code and mergekit have it, and so has this. An adapter that
-leaves the tensor alone has a delta of 0 and takes part in the variance.
+The division by Σ ηᵢ is that of the authors' code (github.com/fanqiwan/FuseAI) and of mergekit. An adapter that leaves
+the tensor alone has a delta of 0 and takes part in the variance.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ class _Sums:
     seen: defaultdict[tuple[int, int], float] = field(default_factory=lambda: defaultdict(float))
     both: defaultdict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
     against: defaultdict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
-    shared: dict[tuple[int, int], list[tuple[float, float]]] = field(default_factory=dict)
+    shared: defaultdict[tuple[int, int], list[tuple[float, float] | None]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class _Look:
                 inner = (left.T @ other_left) * (right @ other_right.T)
                 sums.products[pair] += weight * a.term.scaling * b.term.scaling * float(inner.sum())
                 if one is not other:
-                    sums.shared.setdefault(pair, []).append(_shared(right, other_right))
+                    sums.shared[pair].append(_shared(meeting))
 
     def _meeting(self, a: PlacedTerm, b: PlacedTerm) -> tuple[torch.Tensor, ...] | None:
         """Both products' factors, B₁[rows, r₁], A₁[r₁, columns], B₂, A₂, on the block that they share."""
@@ -164,11 +166,15 @@ def _places(rows: int) -> list[tuple[int, int]]:
     return [(start, start + ROWS) for start in starts]
 
 
-def _shared(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
-    """(share of the smaller row space that is in the other, what chance would give), of factors[r, inputs]."""
-    ranks = min(len(one), len(other)), max(len(one), len(other))
-    bases = [torch.linalg.qr(factor.T).Q for factor in (one, other)]
-    return float((bases[0].T @ bases[1]).square().sum()) / ranks[0], min(1.0, ranks[1] / one.shape[1])
+def _shared(meeting: tuple[torch.Tensor, ...]) -> tuple[float, float] | None:
+    """See `Pair`: of two products B[rows, r] @ A[r, columns], by matrices of their ranks alone."""
+    (left, right), (other_left, other_right) = meeting[:2], meeting[2:]
+    m, n, k = left.T @ left, other_left.T @ other_left, right @ other_right.T
+    inner = float(((m @ k @ n) * k).sum())  # <G₁, G₂> with G = ΔᵀΔ = Aᵀ M A
+    grams = [(m, right @ right.T), (n, other_right @ other_right.T)]
+    norms = math.prod(float(((one @ own @ one) * own).sum()) ** 0.5 for one, own in grams)
+    traces = math.prod(float((one * own).sum()) for one, own in grams)
+    return (inner / norms, traces / right.shape[1] / norms) if norms else None
 
 
 def _size(sums: _Sums, number: int) -> float:
@@ -182,7 +188,7 @@ def _size(sums: _Sums, number: int) -> float:
 def _pair(sums: _Sums, pair: tuple[int, int]) -> Pair:
     products = sums.products if sums.exact else sums.seen
     norms = math.sqrt(products[pair[0], pair[0]] * products[pair[1], pair[1]])
-    shared = sums.shared.get(pair, ())
+    shared = [figures for figures in sums.shared[pair] if figures is not None]
     return Pair(
         adapters=pair,
         cosine=products[pair] / norms if norms else 0.0,

@@ -26,7 +26,7 @@ WRITERS_NBYTES = 32 << 20
 #: A worker's temporaries in error feedback.
 PRESERVE_NBYTES = 4 << 20
 #: A worker's temporaries where adapters are combined, beside one tile for each of them.
-COMBINED_NBYTES = 12 << 20
+COMBINED_NBYTES = 8 << 20
 #: A worker's temporaries while it decodes a tile of a quantized base.
 DECODING_NBYTES = 16 << 20
 #: A machine that was never measured: the order of an NVMe disk behind one or two cores.

@@ -12,8 +12,8 @@ from ingot.plan.figures import counted, labelled, table
 
 #: |cosine| from which on two updates say much the same, or much the contrary.
 ALIKE = 0.2
-#: Times the share of inputs that two adapters of these ranks share by chance, from which on they are entangled.
-ENTANGLED = 3.0
+#: How many times as much as by chance two adapters answer to the same inputs that are entangled.
+ENTANGLED = 1.5
 #: How many times as large as the other an update is that drowns it.
 DROWNING = 2.0
 
@@ -26,9 +26,9 @@ class Pair:
         cosine: <Δ₁, Δ₂> / (‖Δ₁‖·‖Δ₂‖).
         conflicts: of the elements that both change, the share that they change in opposite directions; None where
             there are none.
-        shared: of the inputs that the smaller of two products reads, the share of the space that the other reads as
-            well: ‖Q₁ᵀQ₂‖² / min(r₁, r₂) with orthonormal rows Q; None where the updates are no products.
-        by_chance: what `shared` would be of random factors: max(r₁, r₂) / inputs.
+        shared: how much they answer to the same inputs: the cosine of Δ₁ᵀΔ₁ and Δ₂ᵀΔ₂, from 0 where they read nothing
+            in common to 1; None where the updates are no products. Inputs are the columns of the tensor as stored.
+        by_chance: what `shared` would be on average if one of them read its inputs turned at random.
     """
 
     adapters: tuple[int, int]
@@ -100,9 +100,8 @@ def _of_pair(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> 
     chance = _mean(groups, adapters, lambda pair: pair.by_chance)
     if shared is not None and chance and shared >= ENTANGLED * chance and abs(cosine) < ALIKE:
         yield (
-            f"{both} read the same inputs ({shared:.0%} of them, {chance:.0%} by chance), as adapters do that were "
-            "trained from one seed: each disturbs the other more, and no method undoes that. Train one from another "
-            "seed."
+            f"{both} answer to the same inputs ({shared:.3f}; by chance {chance:.3f}): each disturbs what the other "
+            "has learnt, whatever the method. Those that were trained from one seed do so most."
         )
     yield from _drowning(groups, adapters)
 
@@ -154,5 +153,5 @@ def _row(group: GroupInterference, pair: Pair) -> tuple[str, ...]:
         f"{pair.cosine:.2f}".replace("-0.00", "0.00"),
         "-" if pair.conflicts is None else f"{pair.conflicts:.0%}",
         f"{one:.2g}, {other:.2g}",
-        "-" if pair.shared is None else f"{pair.shared:.0%}",
+        "-" if pair.shared is None or not pair.by_chance else f"{pair.shared / pair.by_chance:.1f}×",
     )

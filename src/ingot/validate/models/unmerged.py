@@ -122,7 +122,7 @@ def _refuse(weighted: Weighted, *, several: bool, from_meta: bool) -> None:
     )
     if weighted.weight != 1.0 and replaces:
         raise Unsupported(
-            f"{name} replaces parameters or rescales them (DoRA), so a weight other than 1 has no meaning"
+            f"{name} replaces parameters or rescales them (DoRA), for which PEFT has no weight other than 1"
         )
     if several and config.bias != "none":
         raise Unsupported(f"{name} brings trained biases, which PEFT does not apply beside other adapters")
