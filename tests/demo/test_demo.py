@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import util
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
 from ingot.demo import assets, run
+from ingot.demo.assets import Task
+from ingot.demo.run import Row
 from ingot.errors import CheckFailed, MissingComponent
 from ingot.registry import read_record
 
@@ -90,7 +94,32 @@ def test_the_demo_reaches_its_scores_and_says_where_everything_is(tmp_path: Path
         assert row.example["merged"] != row.example["base"]
         assert Path(row.report).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
         assert row.report in "\n".join(listener.shown)
+        merged, *quantized = row.gguf
+        assert merged.score >= 90
+        assert [of.type for of in quantized] == ["Q8_0", "Q4_K_M"]
+        assert merged.nbytes > quantized[0].nbytes > quantized[1].nbytes
+        for of in quantized:
+            assert of.score >= merged.score - 5
+            assert of.same_answers >= 0.9 * of.samples
+            assert of.file in "\n".join(listener.shown)
+            assert Path(of.file).read_bytes()[:4] == b"GGUF"
     assert json.loads((tmp_path / "demo" / "scores.json").read_text())[0]["task"] == rows[0].task
+
+
+def test_without_llama_cpp_the_demo_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_models(task: Task, base: Path, merged: Path, *rest: object) -> Row:
+        example = {"prompt": "", "base": "", "merged": ""}
+        return Row(task.name, 1, 0.0, 100.0, 100.0, 1, True, str(merged), "report.html", example)
+
+    monkeypatch.setattr(sys.modules["ingot.demo.run"], "_row", no_models)
+    find_spec = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "xllamacpp" else find_spec(name))
+    listener = Listener()
+    assert [row.gguf for row in run(listener, no_bar, tmp_path / "demo")] == [(), ()]
+    (said,) = [line for line in listener.shown if line.startswith("Without GGUF:")]
+    assert "xllamacpp" in said
+    assert "pip install 'ingot-merge[gguf]'" in said
+    assert not list(tmp_path.rglob("*.gguf"))
 
 
 def test_a_demo_directory_that_holds_something_else_is_not_taken_for_the_demos(tmp_path: Path) -> None:

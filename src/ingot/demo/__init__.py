@@ -2,6 +2,7 @@
 
 assets    the files that come with the package; how they were made stands in training/README.md
 run       plan, merge, verify, validate, and the table
+gguf      the merged models as GGUF, run by llama.cpp
 """
 
 from ingot.demo.run import run

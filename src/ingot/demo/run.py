@@ -1,4 +1,7 @@
-"""`ingot demo`: plan, merge and verify both adapters, hold the merges against base + adapter, and show the evidence."""
+"""`ingot demo`: plan, merge and verify both adapters, hold the merges against base + adapter, and show the evidence.
+
+Where llama.cpp is installed, both are made into GGUF as well and run by it (`gguf`).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ingot.demo import assets
+from ingot.demo import assets, gguf
 from ingot.demo.assets import Task
+from ingot.demo.gguf import Quantized
 from ingot.errors import CheckFailed
 from ingot.merge import cores, prepare
 from ingot.plan.render import summary_lines
@@ -45,7 +49,10 @@ class Talk(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one task, in percent, on `samples` held-out samples, and where what was made of it lies."""
+    """The scores of one task, in percent, on `samples` held-out samples, and where what was made of it lies.
+
+    `gguf` is empty where nothing here runs such files.
+    """
 
     task: str
     samples: int
@@ -57,6 +64,7 @@ class Row:
     artifact: str
     report: str
     example: Mapping[str, str]
+    gguf: tuple[Quantized, ...] = ()
 
 
 def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None = None) -> list[Row]:
@@ -75,11 +83,14 @@ def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None =
     talk.say()
     rows = [_row(task, base, path, directory, talk, bar, stop) for task, path in zip(tasks, artifacts, strict=True)]
     scores = directory / "scores.json"
-    replace_file(PosixDisk(), scores.absolute(), (json.dumps([vars(row) for row in rows], indent=2) + "\n").encode())
+    replace_file(PosixDisk(), scores.absolute(), (json.dumps([asdict(row) for row in rows], indent=2) + "\n").encode())
     talk.lines(table(rows))
+    without = gguf.missing()
+    talk.lines(["", f"Without GGUF: {without}"] if without else gguf.table(of for row in rows for of in row.gguf))
     for row in rows:
         talk.lines(["", *(f"{who:<10} {text}" for who, text in row.example.items())])
     places = [line for row in rows for line in (f"merged     {row.artifact}", f"report     {row.report}")]
+    places += [f"{of.type:<10} {of.file}" for row in rows for of in row.gguf[1:]]
     talk.lines(["", *places, f"scores     {scores}"])
     failed = [row for row in rows if not row.ok]
     if failed:
@@ -140,10 +151,16 @@ def _row(
     score = found.candidates[0].tasks[0]
     count, comparison = score.samples.count, score.comparison
     example = {"prompt": checked.prompts[0], "base": base_answers[0], "merged": merged_answers[0]}
+    quantized: tuple[Quantized, ...] = ()
+    if gguf.missing() is None:
+        files = gguf.make(task, base, directory, stop)
+        quantized = gguf.score(
+            task, files, file, metric, merged, merged_answers, bar, new_tokens=NEW_TOKENS, work=request.work
+        )
     talk.event("scored", task=task.name, report=str(report), ok=found.ok)
     return Row(
         task.name, count, 100 * right / count, 100 * comparison.reference, 100 * comparison.candidate,
-        count - len(score.differing), found.ok, str(merged), str(report), example,
+        count - len(score.differing), found.ok, str(merged), str(report), example, quantized,
     )  # fmt: skip
 
 

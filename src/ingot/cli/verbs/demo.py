@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,4 +37,4 @@ def demo(session: Session, directory: str) -> None:
     with session.stopper.watched() as stop:
         rows = run(output, bars(output), Path(directory), stop=stop)
     output.essence(" ".join(f"{row.task}={row.merged:.1f}%" for row in rows))
-    output.result(verb="demo", directory=directory, scores=[row.__dict__ for row in rows])
+    output.result(verb="demo", directory=directory, scores=[asdict(row) for row in rows])
