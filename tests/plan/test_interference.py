@@ -45,7 +45,7 @@ def group(
 def test_each_figure_has_its_advice_with_the_reason(found: GroupInterference, words: tuple[str, ...]) -> None:
     told = " ".join(advice([found]))
     assert all(word in told for word in words), told
-    assert "`ingot validate`" in told
+    assert "`ingot validate --samples`" in told
 
 
 @pytest.mark.parametrize("unremarkable", [group(0.0), group(0.0, shared=None), group(0.1, sizes=(0.01, 0.015))])

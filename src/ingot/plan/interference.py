@@ -74,8 +74,8 @@ def advice(groups: Sequence[GroupInterference]) -> tuple[str, ...]:
         return ("No tensor is changed by more than one adapter: --method linear, which changes nothing of them.",)
     pairs = dict.fromkeys(pair.adapters for group in groups for pair in group.pairs)
     told = [sentence for pair in pairs for sentence in _of_pair(groups, pair)]
-    return (*told, "Figures of weights foretell failure, not success: hold the result against each adapter with "
-            "`ingot validate`.")  # fmt: skip
+    return (*told, "Figures of weights foretell failure, not success: ask the merged model (`ingot validate "
+            "--samples`), for each adapter its own task.")  # fmt: skip
 
 
 def _of_pair(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> Iterator[str]:
