@@ -10,7 +10,6 @@ Source: `llama_adapter_lora_init_impl` and `get_scale` of llama.cpp's llama-adap
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from ingot.plan.public import public_name
 from ingot.quantize.gguf.architectures.registry import find_architecture
 from ingot.quantize.gguf.assemble import Array, Assembler, units
 from ingot.quantize.gguf.types import library
+from ingot.quantize.gguf.writing import whole_file
 from ingot.storage import PosixDisk, replace_file
 from ingot.version import __version__
 
@@ -147,13 +147,7 @@ def _file(job: Job, architecture: str, layers: Mapping[str, _Layer], dtype: str)
     for name, layer in layers.items():
         for end, values in zip((".lora_a", ".lora_b"), _factors(layer, load), strict=True):
             writer.add_tensor(name + end, _in(values, dtype, name))
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "adapter.gguf"
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path.read_bytes()
+    return whole_file(writer)
 
 
 def _factors(layer: _Layer, load: Load) -> tuple[Array, Array]:

@@ -8,7 +8,6 @@ llama-imatrix computes, here with the model that transformers runs; embedding an
 from __future__ import annotations
 
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from ingot.errors import BaseError, Interrupted, OutputError
 from ingot.quantize.gguf.architecture import GgufTensor
 from ingot.quantize.gguf.architectures.registry import find_architecture
 from ingot.quantize.gguf.types import library
+from ingot.quantize.gguf.writing import whole_file
 from ingot.storage import PosixDisk, replace_file
 from ingot.validate.answers.samples import read_samples
 from ingot.validate.model import Unsupported
@@ -211,13 +211,7 @@ def _file(found: dict[str, _Sums], datasets: Sequence[str], chunks: int) -> byte
     writer.add_uint32("imatrix.chunk_size", CONTEXT)
     for name, values in _arrays(found):
         writer.add_tensor(name, values)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "imatrix.gguf"
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path.read_bytes()
+    return whole_file(writer)
 
 
 def _arrays(found: dict[str, _Sums]) -> Iterator[tuple[str, Any]]:

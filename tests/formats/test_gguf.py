@@ -71,7 +71,7 @@ def test_keys_and_tensors_are_those_of_the_librarys_reader(written: Path) -> Non
         str(tensor.name): (tensor.tensor_type.name, tuple(int(n) for n in tensor.shape[::-1]), int(tensor.data_offset))
         for tensor in theirs.tensors
     }
-    assert {t.name: (t.type, t.shape, t.begin) for t in header.tensors} == expected
+    assert {t.name: (t.dtype, t.shape, t.begin) for t in header.tensors} == expected
     assert [t.nbytes for t in header.tensors] == [int(t.n_bytes) for t in theirs.tensors]
     assert (header.version, header.nbytes) == (3, theirs.data_offset)
 

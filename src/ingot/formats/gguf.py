@@ -20,6 +20,7 @@ from functools import cached_property
 from ingot.errors import CheckFailed, IngotError, UnsafeInputError, printable
 from ingot.formats.raw_bytes import file_nbytes as size_of
 from ingot.formats.raw_bytes import read_exactly, refuse_lfs_pointer
+from ingot.formats.tensor_ref import TensorRef
 
 #: A key's value: a number, a flag, a text, or a list of one kind of these.
 Value = int | float | bool | str | list["Value"]
@@ -47,46 +48,26 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 
 
-@dataclass(frozen=True, slots=True)
-class GgufRef:
-    """A tensor of a GGUF: `shape` slowest axis first, bytes file[begin, end)."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    file: str
-    begin: int
-    end: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.end - self.begin
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-
 @dataclass(frozen=True)
 class GgufHeader:
     """What a GGUF file holds.
 
     Attributes:
         keys: in file order.
-        tensors: in offset order, without overlap.
+        tensors: in offset order, without overlap; their dtype is ggml's type, such as Q4_K.
         nbytes: of everything before the data.
         sha256: hex digest of the first `nbytes` bytes.
     """
 
     version: int
     keys: Mapping[str, Value]
-    tensors: tuple[GgufRef, ...]
+    tensors: tuple[TensorRef, ...]
     nbytes: int
     file_nbytes: int
     sha256: str
 
     @cached_property
-    def by_name(self) -> dict[str, GgufRef]:
+    def by_name(self) -> dict[str, TensorRef]:
         return {tensor.name: tensor for tensor in self.tensors}
 
 
@@ -150,9 +131,9 @@ def _tensor_info(cursor: _Cursor) -> _Info:
     return _Info(name, shape, TYPES[number], offset)
 
 
-def _placed(infos: list[_Info], begin: int, alignment: int, cursor: _Cursor) -> tuple[GgufRef, ...]:
+def _placed(infos: list[_Info], begin: int, alignment: int, cursor: _Cursor) -> tuple[TensorRef, ...]:
     """The tensors in offset order: aligned, apart, and inside the file."""
-    refs: list[GgufRef] = []
+    refs: list[TensorRef] = []
     seen: set[str] = set()
     for info in sorted(infos, key=lambda info: info.offset):
         where = f"{cursor.file}: {printable(info.name)}"
@@ -164,7 +145,7 @@ def _placed(infos: list[_Info], begin: int, alignment: int, cursor: _Cursor) -> 
             raise UnsafeInputError("tensor overlaps another, or is not aligned", where=where, found=info.offset)
         if first + info.nbytes > cursor.file_nbytes:
             raise cursor.cut_off(first + info.nbytes)
-        refs.append(GgufRef(info.name, info.type[0], info.shape, cursor.file, first, first + info.nbytes))
+        refs.append(TensorRef(info.name, info.type[0], info.shape, cursor.file, first, first + info.nbytes))
     return tuple(refs)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from ingot.errors import BaseError, printable
 from ingot.formats.gguf import GgufHeader, Value, read_gguf
-from ingot.formats.tensor_ref import TensorRef
-from ingot.inspect.report import Report, by_pattern, dtypes_text
+from ingot.inspect.report import Report, by_pattern, dtypes, dtypes_text
 from ingot.plan.figures import counted, nbytes_text
 from ingot.storage.inputs import InputFile
 
@@ -20,11 +18,7 @@ def inspect_gguf(path: Path) -> Report:
     """The report of a .gguf file. Raises BaseError, UnsafeInputError where it cannot be read."""
     with InputFile.open(path.parent, path.name, error=BaseError) as file:
         header = read_gguf(file.fd, file=path.name, incomplete=BaseError)
-    refs = [TensorRef(t.name, t.type, t.shape, t.file, t.begin, t.end) for t in header.tensors]
-    counts = Counter[str]()
-    for ref in refs:
-        counts[ref.dtype] += ref.numel
-    types = dict(counts.most_common())
+    refs, types = header.tensors, dtypes(header.tensors)
     patterns, rows = by_pattern(refs)
     parameters = sum(types.values())
     bits = 8 * sum(ref.nbytes for ref in refs) / parameters if parameters else 0.0

@@ -86,7 +86,7 @@ def _gguf_faults(artifact: Artifact, table: Table | None, reading: Reading) -> I
         rows = table.rows.get(name, ()) if table is not None else ()
         if rows and rows[0].sha256 != header.sha256:
             yield f"{name}: the header's bytes were changed"
-        found = [(ref.name, ref.type, ref.shape, ref.begin) for ref in header.tensors]
+        found = [(ref.name, ref.dtype, ref.shape, ref.begin) for ref in header.tensors]
         if rows and found != [(row.name, row.dtype, row.shape, row.begin) for row in rows[1:]]:
             yield f"{name}: the header does not have the tensors of {TABLE_NAME}"
 

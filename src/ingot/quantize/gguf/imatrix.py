@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from ingot.errors import IngotError, MismatchError, UsageError, printable
-from ingot.formats.gguf import MAGIC, GgufHeader, GgufRef, read_gguf
+from ingot.formats.gguf import MAGIC, GgufHeader, read_gguf
+from ingot.formats.tensor_ref import TensorRef
 from ingot.quantize.gguf.quantizer import Array
 from ingot.storage.inputs import InputFile
 
@@ -98,7 +99,7 @@ def _read_gguf(file: InputFile, path: Path) -> ImportanceMatrix:
     return ImportanceMatrix(values, tuple(str(dataset) for dataset in datasets), chunks)
 
 
-def _pairs(header: GgufHeader, path: Path) -> dict[str, tuple[GgufRef, GgufRef]]:
+def _pairs(header: GgufHeader, path: Path) -> dict[str, tuple[TensorRef, TensorRef]]:
     """Name -> its sums and its counts."""
     pairs = {}
     names = {ref.name.removesuffix(end) for ref in header.tensors for end in (_SUMS, _COUNTS) if ref.name.endswith(end)}
@@ -106,13 +107,13 @@ def _pairs(header: GgufHeader, path: Path) -> dict[str, tuple[GgufRef, GgufRef]]
         sums, counts = header.by_name.get(name + _SUMS), header.by_name.get(name + _COUNTS)
         if sums is None or counts is None:
             raise _fault("sums or counts of a tensor are missing", path, name)
-        if sums.type != "F32" or counts.type != "F32" or sums.numel % counts.numel:
+        if sums.dtype != "F32" or counts.dtype != "F32" or sums.numel % counts.numel:
             raise _fault("sums and counts of a tensor do not fit", path, name)
         pairs[name] = sums, counts
     return pairs
 
 
-def _mean(file: InputFile, path: Path, name: str, sums: GgufRef, counts: GgufRef) -> Array:
+def _mean(file: InputFile, path: Path, name: str, sums: TensorRef, counts: TensorRef) -> Array:
     """sums / counts; 1 for an expert that never ran."""
     total = np.frombuffer(file.read(sums.begin, sums.nbytes), np.float32).reshape(counts.numel, -1)
     number = np.frombuffer(file.read(counts.begin, counts.nbytes), np.float32)[:, None]

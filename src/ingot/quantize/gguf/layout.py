@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingot.quantize.gguf.architecture import GgufTensor
+from ingot.quantize.gguf.writing import headers
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -65,18 +64,11 @@ def lay_out(
         kind = GGMLQuantizationType[types[tensor.name]]
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), nbytes, raw_dtype=kind)
     files = []
-    with tempfile.TemporaryDirectory() as directory:
-        writer.write_header_to_file(Path(directory) / name)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        paths = [Path(file.name) for file in writer.fout or ()]
-        writer.close()
-        for path, infos in zip(paths, writer.tensors, strict=True):
-            header = path.read_bytes()
-            header += bytes(-len(header) % ALIGNMENT)
-            at, entries = len(header), []
-            for key, info in infos.items():
-                entries.append(Entry(by_name[key], types[key], at, row_nbytes[key]))
-                at += info.nbytes + -info.nbytes % ALIGNMENT
-            files.append(GgufFile(path.name, header, tuple(entries), at))
+    for (file, header), infos in zip(headers(writer, name).items(), writer.tensors, strict=True):
+        padded = header + bytes(-len(header) % ALIGNMENT)
+        at, entries = len(padded), []
+        for key, info in infos.items():
+            entries.append(Entry(by_name[key], types[key], at, row_nbytes[key]))
+            at += info.nbytes + -info.nbytes % ALIGNMENT
+        files.append(GgufFile(file, padded, tuple(entries), at))
     return tuple(files)

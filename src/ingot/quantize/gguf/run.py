@@ -94,9 +94,7 @@ class GgufSink:
 
 
 @contextmanager
-def _rows(
-    document: Document, plan: Plan, base: Files, adapters: Sequence[Files], device: str
-) -> Iterator[RowSource]:
+def _rows(document: Document, plan: Plan, base: Files, adapters: Sequence[Files], device: str) -> Iterator[RowSource]:
     """The rows of the document's tensors."""
     if document.converter is None:
         yield Assembler({op.name: op for op in plan.ops}, _merged(plan, base, adapters, device))
@@ -108,9 +106,7 @@ def _rows(
         yield rows
 
 
-def _converted(
-    converter: Checkout, plan: Plan, base: Files, adapters: Sequence[Files], device: str
-) -> ConvertedRows:
+def _converted(converter: Checkout, plan: Plan, base: Files, adapters: Sequence[Files], device: str) -> ConvertedRows:
     assert plan.options.gguf is not None
     return ConvertedRows(
         converter, plan, side_files(plan, base, adapters), base, _merged(plan, base, adapters, device),
