@@ -30,10 +30,9 @@ from ingot.storage.inputs import InputFile
 from ingot.version import __version__
 
 if TYPE_CHECKING:
+    from ingot.engine.outcome import Outcome, Sink
     from ingot.plan.interference import Interference
-    from ingot.engine.outcome import Sink
     from ingot.quantize.gguf.document import Document
-    from ingot.engine.outcome import Outcome
 
 #: Beside the payload a run needs room for side files, the record and the filesystem's own blocks.
 SPARE_NBYTES = 16 << 20

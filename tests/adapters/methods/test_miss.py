@@ -7,8 +7,6 @@ from typing import Any
 import peft
 import pytest
 
-from ingot.adapters import parse_config
-from ingot.errors import AdapterError
 from tests.adapters.methods.judge import Judge
 
 
