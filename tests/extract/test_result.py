@@ -30,7 +30,7 @@ def test_a_poor_fit_is_told_with_its_worst_module_and_what_rounding_has_to_do_wi
     (said,) = warnings(FITS, Budget.of(4, None, None), "bfloat16")
     assert said == (
         "1 of 3 modules hold less than 90% of their difference; the least is 50.0%, in layers.1.q. Take a higher "
-        "--rank, or --save-module q. About 20% of their difference is TUNED's rounding to bfloat16, which "
+        "--rank, or --save-module q. At least 20% of their difference is TUNED's rounding to bfloat16, which "
         "no low rank holds."
     )
 

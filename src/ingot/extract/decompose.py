@@ -4,7 +4,7 @@
 
 By Eckart and Young no rank-r matrix is nearer. V is found in one of two ways and then treated alike:
 
-    exact     n ≤ 1024, or most of the spectrum is asked for: the eigenvectors of ΔᵀΔ in float64
+    exact     n ≤ 512, or most of the spectrum is asked for: the eigenvectors of ΔᵀΔ in float64
     sketched  subspace iteration from a random start (Halko, Martinsson, Tropp 2011, arXiv:0909.4061, algorithm 4.4),
               until another step gains less than a millionth of ‖Δ‖²
 
@@ -24,7 +24,7 @@ import torch
 from ingot.extract.model import Budget
 
 #: Up to this many columns an eigendecomposition costs less than the matrix products of a sketch.
-EXACT_SIDE = 1024
+EXACT_SIDE = 512
 #: Rows that are converted to float64 at once, times columns.
 TILE_ELEMENTS = 1 << 20
 _OVERSAMPLING = 16

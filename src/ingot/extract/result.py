@@ -148,5 +148,5 @@ def warnings(fits: Sequence[Fit], budget: Budget, dtype: str) -> tuple[str, ...]
     )
     noise = math.fsum(fit.rounding for fit in poor) / math.fsum(fit.total for fit in poor)
     if noise > LOUD_ROUNDING:
-        text += f" About {noise:.0%} of their difference is TUNED's rounding to {dtype}, which no low rank holds."
+        text += f" At least {noise:.0%} of their difference is TUNED's rounding to {dtype}, which no low rank holds."
     return (text,)

@@ -151,9 +151,10 @@ def difference(base: Source, tuned: Source, parameter: Parameter, index: int, pr
 
 
 def rounding_energy(tuned: Source, parameter: Parameter, index: int, delta: torch.Tensor) -> float:
-    """About how much of ‖Δ‖² is the rounding of TUNED to its dtype: Σ ulp²/12 over the elements that changed.
+    """How much of ‖Δ‖² is the rounding of TUNED to its dtype: Σ ulp²/12 over the elements that changed.
 
-    That is the expectation when rounding errors are uniform, which holds where |Δ| is some ulps or more.
+    That is the expectation when rounding errors are uniform, which holds where |Δ| is some ulps or more. Below an ulp
+    it is too low: many elements then did not change although they should have.
     """
     if parameter.tuned.dtype not in _STEPS:
         return 0.0
