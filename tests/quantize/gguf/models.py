@@ -7,6 +7,7 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 WITH_HEAD_DIM = {**SIZES, "head_dim": 64}
+GEMMA = {**WITH_HEAD_DIM, "query_pre_attn_scalar": 64}
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 128,
@@ -54,11 +56,12 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "qwen3_moe": (
         "Qwen3MoeForCausalLM", "Qwen3MoeConfig",
-        {**WITH_HEAD_DIM, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256},
+        {**WITH_HEAD_DIM, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+         "norm_topk_prob": True},
     ),
     "gemma": ("GemmaForCausalLM", "GemmaConfig", WITH_HEAD_DIM),
-    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", WITH_HEAD_DIM),
-    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", WITH_HEAD_DIM),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", GEMMA),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", GEMMA),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", SIZES),
     "phi3_long": ("Phi3ForCausalLM", "Phi3Config", {**SIZES, "rope_parameters": LONG_ROPE}),
     "granite": (
@@ -80,17 +83,36 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
          "bias": False, "parallel_attn": True, "new_decoder_architecture": False, "bos_token_id": 1, "eos_token_id": 2},
     ),
 }  # fmt: skip
-
-
+_GEMMA3_LINEAR = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+_LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+_YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 128}
+#: Settings of these families that no record holds; llama.cpp runs them (`test_runtime`).
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama_bias": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "attention_bias": True, "mlp_bias": True}),
+    "llama_head_dim": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "head_dim": 32}),
+    "llama_linear": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "rope_parameters": _LINEAR}),
+    "llama_yarn": ("LlamaForCausalLM", "LlamaConfig", {**SIZES, "rope_parameters": _YARN}),
+    "qwen3_tied": ("Qwen3ForCausalLM", "Qwen3Config", {**WITH_HEAD_DIM, "tie_word_embeddings": True}),
+    "gemma2_window": ("Gemma2ForCausalLM", "Gemma2Config", {**GEMMA, "sliding_window": 16}),
+    "gemma3_window": (
+        "Gemma3ForCausalLM", "Gemma3TextConfig",
+        {**GEMMA, "sliding_window": 16, "num_hidden_layers": 7, "rope_parameters": _GEMMA3_LINEAR},
+    ),
+    "phi3_partial": ("Phi3ForCausalLM", "Phi3Config", {**SIZES, "partial_rotary_factor": 0.5}),
+    "smollm3_without_positions": ("SmolLM3ForCausalLM", "SmolLM3Config", {**SIZES, "num_hidden_layers": 4}),
+}  # fmt: skip
 #: Families whose tokenizer is a SentencePiece model.
-PIECES = ("gemma", "gemma2", "phi3", "phi3_long")
+PIECES = ("gemma", "gemma2", "gemma2_window", "phi3", "phi3_long", "phi3_partial")
 #: Settings that llama.cpp's converter takes otherwise than transformers writes them.
 CHANGED = {"falcon_multi_query": {"num_kv_heads": 1}}
 
 
 def save_model(name: str, directory: Path, dtype: torch.dtype) -> Path:
     """The model and a tokenizer in `directory`. Weights have the same bits on every machine, and with every library."""
-    model_class, config_class, settings = MODELS[name]
+    model_class, config_class, settings = {**MODELS, **VARIANTS}[name]
     with unheard():
         model = build(model_class, config_class, **settings)
         state = np.random.RandomState(7)
@@ -98,8 +120,7 @@ def save_model(name: str, directory: Path, dtype: torch.dtype) -> Path:
             for parameter in model.parameters():
                 parameter.copy_(torch.from_numpy(_nearly_normal(state, tuple(parameter.shape))))
         model.to(dtype).save_pretrained(directory)
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**config, **CHANGED.get(name, {})}))
+    change_config(directory, CHANGED.get(name, {}))
     if name in PIECES:
         (directory / "tokenizer.model").write_bytes(_pieces())
         return directory
@@ -107,6 +128,11 @@ def save_model(name: str, directory: Path, dtype: torch.dtype) -> Path:
         if (TOKENIZER / file).exists():
             shutil.copy(TOKENIZER / file, directory / file)
     return directory
+
+
+def change_config(directory: Path, changes: Mapping[str, object]) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def save_adapter(name: str, base: Path, directory: Path) -> Path:

@@ -27,7 +27,7 @@ def units(tensor: GgufTensor) -> Iterator[tuple[int, int]]:
     columns, rows = tensor.shape[-1], math.prod(tensor.shape[:-1])
     matrix = tensor.shape[-2] if len(tensor.shape) > 1 else 1
     step = max(1, UNIT_ELEMENTS // columns)
-    if tensor.heads:
+    if tensor.heads and len(tensor.shape) > 1:
         head = rows // tensor.heads
         step = max(head, step // head * head)
     for first in range(0, rows, matrix):
@@ -68,7 +68,7 @@ class Assembler:
             at += size
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if tensor.heads:
-            rows = _interleaved(rows, math.prod(tensor.shape[:-1]) // tensor.heads)
+            rows = _interleaved(rows, tensor)
         return rows + np.float32(tensor.add) if tensor.add else rows
 
     def _read(self, name: str, begin: int, end: int, columns: int) -> Array:
@@ -85,8 +85,12 @@ class Assembler:
         return array
 
 
-def _interleaved(rows: Array, head: int) -> Array:
-    """Each head's rows (2, head / 2) as (head / 2, 2): rotary pairs side by side, as llama.cpp turns them."""
-    count, columns = rows.shape
-    pairs = rows.reshape(count // head, 2, head // 2, columns).swapaxes(1, 2)
-    return np.ascontiguousarray(pairs).reshape(count, columns)
+def _interleaved(rows: Array, tensor: GgufTensor) -> Array:
+    """Each head's rows (2, head / 2) as (head / 2, 2): rotary pairs side by side, as llama.cpp turns them.
+
+    A bias is one row; its elements are those of the rows of its matrix.
+    """
+    is_matrix = len(tensor.shape) > 1
+    height = math.prod(tensor.shape[:-1]) if is_matrix else tensor.shape[0]
+    pairs = rows.reshape(-1, 2, height // tensor.heads // 2, rows.shape[1] if is_matrix else 1).swapaxes(1, 2)
+    return np.ascontiguousarray(pairs).reshape(rows.shape)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ingot.errors import BaseError
 from ingot.quantize.gguf.architecture import Config, GgufTensor, Rows
-from ingot.quantize.gguf.architectures.family import Family, Shapes, block_count, first
+from ingot.quantize.gguf.architectures.family import Family, Shapes, block_count, check_activation, first, graph_differs
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -29,6 +29,9 @@ class Falcon(Family):
 
     def describe(self, config: Config, writer: GGUFWriter) -> None:
         """See `Architecture.describe`."""
+        check_activation(config, "gelu")
+        if config.get("alibi"):
+            raise graph_differs("alibi", False, config["alibi"])
         writer.add_context_length(_CONTEXT)
         writer.add_tensor_data_layout("jploski")
         writer.add_embedding_length(config["hidden_size"])

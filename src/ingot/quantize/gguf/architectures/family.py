@@ -49,6 +49,7 @@ class Family:
         computed: tensors that follow from the config.
         renamed: (pattern, replacement) for names that the library's map does not know.
         always_tied: llama.cpp's graph has no head of its own: a tied one is left out, an untied one refused.
+        activation: llama.cpp's graph has this one, whatever the config says: "silu" or "gelu".
     """
 
     name: str
@@ -59,9 +60,11 @@ class Family:
     computed: Computed = _no_tensors
     renamed: tuple[tuple[str, str], ...] = ()
     always_tied: bool = False
+    activation: str = "silu"
 
     def describe(self, config: Config, writer: GGUFWriter) -> None:
         """See `Architecture.describe`."""
+        check_activation(config, self.activation)
         standard_keys(config, writer)
         self.describe_more(config, writer)
 
@@ -164,6 +167,22 @@ def _check_used(shapes: Shapes, found: Mapping[str, GgufTensor], unused: Callabl
     if left:
         shown = ", ".join(left[:10]) + (" …" if len(left) > 10 else "")
         raise BaseError(f"{len(left)} tensors of the base have no place in the GGUF", where=shown)
+
+
+def check_activation(config: Config, activation: str) -> None:
+    """Raises BaseError where the config has another activation than llama.cpp's graph of the family."""
+    found = first(config, "hidden_activation", "hidden_act", "activation")
+    # "swish" is silu; of the kinds of gelu llama.cpp has one for all
+    if found is not None and not str(found).replace("swish", "silu").startswith(activation):
+        raise graph_differs("hidden_act", activation, found)
+
+
+def graph_differs(key: str, expected: object, found: object) -> BaseError:
+    """The error of a setting that GGUF has no key for, where llama.cpp computes with another value."""
+    return BaseError(
+        "llama.cpp would compute something else than this model", where=f"{key} in config.json",
+        expected=f"{expected}, which its graph has built in", found=found, hint="Serve the safetensors checkpoint.",
+    )  # fmt: skip
 
 
 def block_count(config: Config) -> int:

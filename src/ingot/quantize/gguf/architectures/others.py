@@ -7,7 +7,7 @@ from ingot.quantize.gguf.architectures.family import Family
 
 ARCHITECTURES = (
     Family("olmo2", ("Olmo2ForCausalLM",)),
-    Family("starcoder2", ("Starcoder2ForCausalLM",)),
+    Family("starcoder2", ("Starcoder2ForCausalLM",), activation="gelu"),
     Family(
         "smollm3",
         ("SmolLM3ForCausalLM",),
