@@ -33,7 +33,7 @@ def group(
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (group(0.0), ("little in common", "--method linear with weights of 1")),
+        (group(0.0), ("little in common", "--method linear, with weights of 1")),
         (group(ALIKE - 0.01), ("--method linear",)),
         (group(ALIKE), ("much the same", "--method ties")),
         (group(1.0), ("much the same", "cosine 1.00")),

@@ -8,4 +8,5 @@ combined     the Term of a whole tensor that several adapters change
   consensus  how several become one: their sum, or the mean of those that agree
   sce        the method that finds the weights itself
   running    a Combined at work
+apart        whose is which term of a tensor
 """

@@ -93,15 +93,15 @@ def _of_pair(groups: Sequence[GroupInterference], adapters: tuple[int, int]) -> 
         )
     else:
         yield (
-            f"{both} have little in common (cosine {cosine:.2f}; half of all signs differ by chance): --method linear "
-            "with weights of 1. Smaller weights and thinning out lose more than they save."
+            f"{both} have little in common (cosine {cosine:.2f}; half of all signs differ by chance), so that there is "
+            "nothing to agree on: --method linear, with weights of 1 to begin with."
         )
     shared = _mean(groups, adapters, lambda pair: pair.shared)
     chance = _mean(groups, adapters, lambda pair: pair.by_chance)
     if shared is not None and chance and shared >= ENTANGLED * chance and abs(cosine) < ALIKE:
         yield (
-            f"{both} answer to the same inputs ({shared:.3f}; by chance {chance:.3f}): each disturbs what the other "
-            "has learnt, whatever the method. Those that were trained from one seed do so most."
+            f"{both} answer to the same inputs ({shared:.3f}; by chance {chance:.3f}): each may disturb what the other "
+            "has learnt, the more the larger it is, and no method is known here that undoes it."
         )
     yield from _drowning(groups, adapters)
 
