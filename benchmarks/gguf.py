@@ -23,17 +23,19 @@ from tests.quantize.gguf.reference import llama_cpp
 from tests.quantize.gguf.reference.files import CONVERT
 
 ROOT = Path(__file__).parent.parent
-ONE, THREE = "one pass", "merge, convert, llama-quantize"
+ONE, THREE, PEFT = "one pass", "ingot merge, convert, llama-quantize", "PEFT merge, convert, llama-quantize"
 _HEAD = """\
 # GGUF in one pass, measured
 
-Written by `python -m benchmarks.gguf`: a synthetic Llama in bf16 and a LoRA of rank 16, to Q4_K_M. Three steps are
-`ingot merge`, llama.cpp's convert_hf_to_gguf.py and llama-quantize (all cores). Wall time includes starting every
-process and the `sync` at the end; medians, the two in turns. Bytes written are those of every file that a way makes.
+Written by `python -m benchmarks.gguf`: a synthetic Llama in bf16 and a LoRA of rank 16, to Q4_K_M. Three steps are a
+merge (a PEFT script, or `ingot merge`), llama.cpp's convert_hf_to_gguf.py and llama-quantize (all cores). Wall time
+includes starting every process and the `sync` at the end; medians, the ways in turns. Bytes written are those of every
+file that a way makes. Most of the one pass is ggml's own quantizer, which llama-quantize runs too: that bounds what can
+be saved.
 
 Machine: {machine}.
 
-| model | way | wall | of three steps | CPU | peak memory | bytes written |
+| model | way | wall | of PEFT's three steps | CPU | peak memory | bytes written |
 |---|---|---|---|---|---|---|
 """
 
@@ -72,7 +74,11 @@ def _measure(size: str, work: Path, repeats: int) -> list[Result]:
     for file in FILES:
         if (TOKENIZER / file).exists():
             shutil.copy(TOKENIZER / file, base / file)
-    ways = (_one(base, adapter, work / "out-one"), _three(base, adapter, work / "out-three"))
+    ways = (
+        _one(base, adapter, work / "out-one"),
+        _three(THREE, "ingot", base, adapter, work / "out-three"),
+        _three(PEFT, "benchmarks.peft_merge", base, adapter, work / "out-peft"),
+    )
     costs: dict[str, list[Cost]] = {way.name: [] for way in ways}
     written = {}
     try:
@@ -96,24 +102,27 @@ def _one(base: Path, adapter: Path, out: Path) -> Contender:
     return Contender(ONE, command, out, {})
 
 
-def _three(base: Path, adapter: Path, out: Path) -> Contender:
+def _three(name: str, merger: str, base: Path, adapter: Path, out: Path) -> Contender:
     merged, whole = out / "merged", out / "whole.gguf"
+    inputs = [str(base), str(adapter)]
+    merge = ["merge", *inputs, "-o", str(merged), "--quiet"] if merger == "ingot" else [*inputs, str(merged)]
     steps = (
         ["mkdir", "-p", str(out)],
-        [sys.executable, "-m", "ingot", "merge", str(base), str(adapter), "-o", str(merged), "--quiet"],
+        [sys.executable, "-m", merger, *merge],
+        ["cp", *(str(base / file) for file in FILES if (base / file).exists()), str(merged)],
         [sys.executable, "-c", CONVERT, str(llama_cpp.source()), str(merged), "--outfile", str(whole)],
         [str(llama_cpp.binaries() / "llama-quantize"), str(whole), str(out / "q4.gguf"), "Q4_K_M",
          str(len(os.sched_getaffinity(0)))],
     )  # fmt: skip
     script = "import subprocess, sys\nfor step in eval(sys.argv[1]): subprocess.run(step, check=True)"
-    environment = {"LD_LIBRARY_PATH": str(llama_cpp.binaries())}
-    return Contender(THREE, [sys.executable, "-c", script, repr([list(step) for step in steps])], out, environment)
+    environment = {"LD_LIBRARY_PATH": str(llama_cpp.binaries()), "HF_HUB_OFFLINE": "1"}
+    return Contender(name, [sys.executable, "-c", script, repr([list(step) for step in steps])], out, environment)
 
 
 def _report(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
-        three = next(other for other in results if (other.size, other.name) == (result.size, THREE))
+        three = next(other for other in results if (other.size, other.name) == (result.size, PEFT))
         cost = result.cost
         rows.append(
             f"| {result.size} | {result.name} | {cost.seconds:.1f} s | {cost.seconds / three.cost.seconds:.2f} × "
