@@ -216,7 +216,9 @@ def _percent(share: float) -> str:
     """In percent, with as many digits as tell it from 0 and 100."""
     if share in (0.0, 1.0) or 0.01 < share < 0.99:
         return f"{100 * share:.3g}"
-    return f"{100 * share:.2g}" if share <= 0.01 else f"{100 * share:.{6 if share > 0.9999 else 3}f}".rstrip("0")
+    if share <= 0.01:
+        return f"{100 * share:.2g}"
+    return f"{100 * share:.{6 if share > 0.9999 else 3}f}".rstrip("0").rstrip(".")
 
 
 SECTIONS: dict[str, Callable[[Path], Iterator[str]]] = {
