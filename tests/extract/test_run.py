@@ -24,7 +24,7 @@ from ingot.errors import (
 from ingot.extract.model import Budget, Request
 from ingot.extract.result import Extraction
 from ingot.extract.run import extract
-from ingot.storage import PosixDisk
+from ingot.storage import PosixDisk, Staging
 from ingot.storage.disk import OutputFile
 from tests import toy
 from tests.extract.judge import (
@@ -369,6 +369,15 @@ def test_a_run_that_failed_is_swept_away_by_the_next(llama: Pair, tmp_path: Path
     assert not (tmp_path / "out").exists()
     _extract(llama[0], llama[1], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_interrupted_merge_of_the_same_name_is_left_to_be_resumed(llama: Pair, tmp_path: Path) -> None:
+    with Staging.open(PosixDisk(), tmp_path / "out", {"plan": "of a merge"}) as staging:
+        staging.write("config.json", b"{}")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="an interrupted run of another kind"):
+        _extract(llama[0], llama[1], tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
 def test_the_same_extraction_twice_has_the_same_bytes_and_identity(llama: Pair, tmp_path: Path) -> None:

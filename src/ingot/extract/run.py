@@ -7,10 +7,11 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ingot.checkpoint.checkpoint import Checkpoint
 from ingot.checkpoint.locate import Location, locate
-from ingot.errors import BaseError, Interrupted, MismatchError
+from ingot.errors import BaseError, Interrupted, MismatchError, OutputError
 from ingot.extract.config import adapter_config
 from ingot.extract.fit import Fit, fit
 from ingot.extract.forms import Forms, choose
@@ -28,9 +29,13 @@ from ingot.naming import Names
 from ingot.plan.figures import listed
 from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, Staging
 from ingot.storage.disk import Disk
+from ingot.storage.journal import read_journal
 from ingot.storage.kernel import give_back_freed_blocks
 from ingot.storage.workdir import Place
 from ingot.version import __version__
+
+#: Marks the work directory of an extraction. It is never resumed: what it has is made anew.
+_IDENTITY = {"extraction by ingot": __version__}
 
 
 def no_bar(_what: str, _total: int, _unit: str) -> AbstractContextManager[Progress]:
@@ -55,7 +60,7 @@ def extract(
         InputChangedError, Interrupted: nothing is at the target.
     """
     started = time.monotonic()
-    Place.of(request.target).check_target_free()
+    _check_target(request.target)
     give_back_freed_blocks()
     base, tuned = _open(request, stop or threading.Event())
     try:
@@ -67,6 +72,22 @@ def extract(
     finally:
         base.checkpoint.close()
         tuned.checkpoint.close()
+
+
+def _check_target(target: Path) -> None:
+    """Raise OutputError where it is in use, or an interrupted merge of that name could still be resumed.
+
+    What an interrupted extraction left is dropped later.
+    """
+    place = Place.of(target)
+    place.check_target_free()
+    for work in place.found_work():
+        journal = read_journal(work.journal)
+        if journal is not None and _IDENTITY.keys() != journal.identity.keys():
+            raise OutputError(
+                "an interrupted run of another kind holds this output", where=target,
+                hint="Finish it by the command that began it, or choose another output.",
+            )  # fmt: skip
 
 
 def _open(request: Request, stop: threading.Event) -> tuple[Source, Source]:
@@ -139,7 +160,7 @@ class _Job:
 
     def write(self, disk: Disk, memory: DigestMemory, bar: Bar, started: float) -> Extraction:
         request = self.request
-        with Staging.open(disk, request.target, {"extract": __version__}, restart=True) as staging:
+        with Staging.open(disk, request.target, _IDENTITY, restart=True) as staging:
             fits = self._weights(staging, bar)
             ranks = {one.name: one.rank for one in fits}
             config = adapter_config(self.forms, ranks, self.base.checkpoint.location, self.base.names.model_class)
