@@ -231,7 +231,8 @@ def strangers_table(work: Path) -> Iterator[str]:
     yield f"| size | same inputs | cosine | conflicts | shared / by chance | {titles} |"
     yield "|---|---|---|---|---|" + "---|" * len(COLUMNS)
     for stranger in STRANGERS:
-        cells, shown = {title: [] for title in COLUMNS}, ""
+        cells: dict[str, list[str]] = {title: [] for title in COLUMNS}
+        shown = ""
         for task in assets.tasks():
             made = stranger.write(task.adapter, work / "stranger")
             for title, (weight, options) in COLUMNS.items():
