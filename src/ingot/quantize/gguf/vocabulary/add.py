@@ -52,6 +52,8 @@ def add_vocabulary(writer: GGUFWriter, directory: Path, config: Mapping[str, Any
         writer.add_add_space_prefix(False)
     elif vocabulary.model == "llama" and settings.get("add_prefix_space") is not None:
         writer.add_add_space_prefix(bool(settings["add_prefix_space"]))
+    elif vocabulary.model == "llama" and not vocabulary.spaced:  # llama.cpp puts one unless this key says no
+        writer.add_add_space_prefix(False)
     return vocabulary
 
 

@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ingot.quantize.gguf.types import INSTALL
 from ingot.quantize.gguf.vocabulary.tokens import Kind, Vocabulary, added_kind, read_json
 
 MODEL_FILE = "tokenizer.model"
+#: How SentencePiece writes a space.
+_SPACE = "\u2581"
 #: Scores of rows without a piece, and of added tokens: llama.cpp's converter's.
 _UNUSED_SCORE, _ADDED_SCORE = -10000.0, -1000.0
 
@@ -37,6 +39,7 @@ def read_model(directory: Path, size: int) -> Vocabulary:
     except (RuntimeError, OSError) as error:
         raise BaseError("this is no SentencePiece model", where=MODEL_FILE, found=str(error)[:80]) from error
     vocabulary = Vocabulary.padded("llama", "default", size, _UNUSED_SCORE)
+    vocabulary.spaced = "".join(processor.EncodeAsPieces("a")).startswith(_SPACE)
     # subtle: a model may be cut below its pieces (Gemma's unused ones), so those beyond the embedding are left
     for number in range(min(processor.GetPieceSize(), size)):
         text, score = processor.IdToPiece(number), processor.GetScore(number)
@@ -60,7 +63,7 @@ def _put_added(vocabulary: Vocabulary, directory: Path) -> None:
     config = read_json(directory / "tokenizer_config.json") or {}
     for number, added in (config.get("added_tokens_decoder") or {}).items():
         kind = added_kind(added["content"], special=bool(added.get("special")))
-        text = added["content"].replace("\u2581", " ") if kind is Kind.USER_DEFINED else added["content"]
+        text = added["content"].replace(_SPACE, " ") if kind is Kind.USER_DEFINED else added["content"]
         vocabulary.put(int(number), text, kind, _ADDED_SCORE, what="tokenizer_config.json")
 
 
@@ -68,6 +71,7 @@ def read_converted(raw: Mapping[str, Any], size: int) -> Vocabulary:
     """The vocabulary of a tokenizer.json with byte fallback, for an embedding of `size` rows."""
     model = raw["model"]
     vocabulary = Vocabulary.padded("llama", "default", size, _UNUSED_SCORE)
+    vocabulary.spaced = any(map(_puts_space, (*_parts(raw.get("normalizer")), *_parts(raw.get("pre_tokenizer")))))
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(model.get("merges") or ()):
         pair = merge.split(" ", 1) if isinstance(merge, str) else merge
@@ -83,3 +87,18 @@ def read_converted(raw: Mapping[str, Any], size: int) -> Vocabulary:
             kind = Kind.UNKNOWN
         vocabulary.put(added["id"], added["content"], kind, _ADDED_SCORE, what="tokenizer.json")
     return vocabulary
+
+
+def _parts(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """The normalizers or pre-tokenizers of a sequence, or the one that there is."""
+    if part is not None:
+        yield part
+        for inner in (*(part.get("normalizers") or ()), *(part.get("pretokenizers") or ())):
+            yield from _parts(inner)
+
+
+def _puts_space(part: Mapping[str, Any]) -> bool:
+    """Whether a part of tokenizer.json puts a space before a text."""
+    if part.get("type") == "Metaspace":  # earlier releases of tokenizers write a flag
+        return str(part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")) != "never"
+    return part.get("type") == "Prepend" and part.get("prepend") == _SPACE

@@ -35,6 +35,7 @@ class Vocabulary:
         model: GGUF's kind of tokenizer.
         pre: GGUF's name of the pre-tokenizer.
         scores: of SentencePiece; None for other kinds.
+        spaced: SentencePiece puts a space before a text.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Vocabulary:
     texts: list[str]
     kinds: list[Kind]
     scores: list[float] | None = None
+    spaced: bool = True
 
     @classmethod
     def padded(cls, model: str, pre: str, size: int, score: float | None = None) -> Vocabulary:
