@@ -10,7 +10,7 @@ Source: `llama_adapter_lora_init_impl` and `get_scale` of llama.cpp's llama-adap
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from ingot.adapters.terms import Load, LowRank
 from ingot.errors import AdapterError, NonFiniteError, OutputError
 from ingot.merge import Job, prepare
 from ingot.naming.placed import PlacedTerm
-from ingot.plan.model import Op, Options, Plan
+from ingot.plan.figures import counted
+from ingot.plan.model import Op, OpKind, Options, Plan
 from ingot.plan.public import public_name
 from ingot.quantize.gguf.architectures.registry import find_architecture
 from ingot.quantize.gguf.assemble import Array, Assembler, units
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from ingot.quantize.gguf.architecture import GgufTensor
 
+#: Of an embedding, compared at a time.
+_ROWS = 1024
 _MERGE = "Merge it instead: `ingot merge BASE ADAPTER -o OUT --to gguf:Q8_0`."
 
 
@@ -52,7 +55,8 @@ def export_lora(base: str, adapter: str, target: Path, *, dtype: str = "F32") ->
     """Write the adapter of a LoRA as one GGUF file: whole or absent.
 
     Args:
-        base: the model that it belongs to, a directory or a Hub id; only headers and config are read.
+        base: the model that it belongs to, a directory or a Hub id; headers and config are read, and an embedding that
+            the adapter holds a copy of.
         dtype: of the factors, F32 or F16.
 
     Raises:
@@ -70,9 +74,9 @@ def export_lora(base: str, adapter: str, target: Path, *, dtype: str = "F32") ->
 
 def _export(job: Job, target: Path, dtype: str) -> Exported:
     architecture = find_architecture(_model_class(job.base.config))
-    ops = {op.name: op for op in job.plan.ops}
+    ops = {op.name: op for op in _without_copies(job)}
     tensors = architecture.tensors(job.base.config, {name: op.shape for name, op in ops.items()})
-    _refuse_other_changes(job.plan, tensors)
+    _refuse_other_changes(job.plan, ops.values(), tensors)
     layers = {tensor.name: layer for tensor in tensors if (layer := _layer(tensor, ops)) is not None}
     data = _file(job, architecture.name, layers, dtype)
     replace_file(PosixDisk(), target.absolute(), data)
@@ -85,21 +89,40 @@ def _model_class(config: Mapping[str, Any]) -> str | None:
     return next(iter(config.get("architectures") or ()), None)
 
 
-def _refuse_other_changes(plan: Plan, tensors: Sequence[GgufTensor]) -> None:
+def _without_copies(job: Job) -> Iterator[Op]:
+    """The plan's ops. PEFT saves an embedding that it puts a LoRA on: where that is the base's own, it is left out."""
+    from ingot.engine.merged import MergedRows
+
+    rows = MergedRows(job.base.inputs, job.adapter_files, "cpu")
+    for op in job.plan.ops:
+        saved = op.kind is OpKind.REPLACE and len(op.terms) > 1
+        yield replace(op, terms=op.terms[1:]) if saved and _is_copy(rows, op) else op
+
+
+def _is_copy(rows: Callable[[Op, int, int], torch.Tensor], op: Op) -> bool:
+    """Whether the op's first term brings the values that the base has."""
+    if op.source is None or op.source.shape != op.shape:
+        return False
+    copied, own, height = replace(op, terms=op.terms[:1]), replace(op, terms=()), op.view[0]
+    spans = [(begin, min(begin + _ROWS, height)) for begin in range(0, height, _ROWS)]
+    return all(rows(copied, *span).equal(rows(own, *span)) for span in spans)
+
+
+def _refuse_other_changes(plan: Plan, ops: Collection[Op], tensors: Sequence[GgufTensor]) -> None:
     """llama.cpp adds products to tensors that the base has: nothing else, and no new tensor."""
     if plan.config_changes:
         what = ", ".join(plan.config_changes)
         raise AdapterError("the adapter changes the model's config, which an adapter for llama.cpp cannot",
                            found=what, hint=_MERGE)  # fmt: skip
-    others = [op.name for op in plan.ops if not all(_is_product(placed, op) for placed in op.terms)]
+    others = [op.name for op in ops if not all(_is_product(placed, op) for placed in op.terms)]
     if others:
         shown = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
         raise AdapterError(
-            f"llama.cpp's adapters are products of two matrices, and {len(others)} tensors are changed otherwise",
+            f"llama.cpp's adapters are products of two matrices; changed otherwise: {counted(len(others), 'tensor')}",
             where=shown, hint=_MERGE,
         )  # fmt: skip
     used = {rows.tensor for tensor in tensors for rows in tensor.rows}
-    lost = [op.name for op in plan.ops if op.terms and op.name not in used]
+    lost = [op.name for op in ops if op.terms and op.name not in used]
     if lost:
         raise AdapterError("the GGUF has no tensor for a part of the adapter", where=", ".join(lost[:5]), hint=_MERGE)
 

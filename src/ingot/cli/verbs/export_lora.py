@@ -27,7 +27,7 @@ _EXAMPLES = (
     short_help="An adapter for llama.cpp's runtime, rightly scaled.",
     examples=_EXAMPLES,
     arguments_help=[
-        ("BASE", "The model that the adapter was trained on: only its headers and config are read."),
+        ("BASE", "The model that the adapter was trained on: its headers and config are read."),
         ("ADAPTER", "A LoRA adapter: a directory, file or Hub id."),
     ],
 )
