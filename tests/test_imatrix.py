@@ -16,7 +16,7 @@ from ingot.merge import prepare
 from ingot.plan.model import GgufOptions, Options
 from ingot.quantize.gguf.imatrix import ImportanceMatrix, read_imatrix
 from ingot.quantize.gguf.run import digest_of
-from ingot.registry import verify
+from ingot.record import verify
 from tests.quantize.gguf.models import save_adapter, save_model
 
 TEXTS = [("open the door", "now"), ("close all windows", "later"), ("12 May 1999", "1999-05-12")]

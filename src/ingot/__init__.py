@@ -1,7 +1,7 @@
 """ingot: a base model and its LoRA adapters in, the checkpoint that is served out.
 
     base ──► checkpoint ─┐
-                         ├─► naming ─► plan ─► engine ─► shards ─► registry (record, card, verify)
+                         ├─► naming ─► plan ─► engine ─► shards ─► record (card, verify) ─► registry
     adapters ─► adapters ┘              (kernels: the formula)
 
 Rooms, from left to right; each imports only what stands before it (tests/test_rooms.py):
@@ -15,8 +15,10 @@ Rooms, from left to right; each imports only what stands before it (tests/test_r
     naming       module path -> where it stands on disk
     plan         what will be written, as data
     engine       the pump
-    registry     what was made, of what, how, and is it still so?
-    merge        the main job; inspect, doctor, demo, cli: what people type
+    record       what was made, of what, how, and is it still so?
+    merge        the main job
+    registry     many artifacts: what there is, where it came from, what may go, and back again
+    release      a recipe in, traceable artifacts out; inspect, doctor, demo, cli: what people type
 
 A merge from Python:
 
@@ -44,7 +46,7 @@ from ingot.version import __version__
 if TYPE_CHECKING:
     from ingot.merge import Job, prepare
     from ingot.plan.model import Options, Plan
-    from ingot.registry import read_record, verify
+    from ingot.record import read_record, verify
 
 __all__ = ["IngotError", "Job", "Options", "Plan", "__version__", "prepare", "read_record", "verify"]
 
@@ -54,8 +56,8 @@ _LAZY = {
     "prepare": "ingot.merge",
     "Options": "ingot.plan.model",
     "Plan": "ingot.plan.model",
-    "read_record": "ingot.registry",
-    "verify": "ingot.registry",
+    "read_record": "ingot.record",
+    "verify": "ingot.record",
 }
 
 

@@ -91,7 +91,7 @@ class Job:
         self._check_room()
         from ingot.engine.outcome import Run
         from ingot.engine.run import execute
-        from ingot.registry.record import finish
+        from ingot.record.record import finish
 
         run = Run(
             disk=disk or PosixDisk(),

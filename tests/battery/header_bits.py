@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ingot.errors import IngotError
-from ingot.registry import verify
+from ingot.record import verify
 from tests.battery.figure import Count, Figure, Report, counted, thinned
 from tests.battery.processes import parallel
 from tests.battery.workshop import RECORD, Workshop, content_of, flip, scratch, small_model, workshop

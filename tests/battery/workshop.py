@@ -25,7 +25,7 @@ from ingot.engine import chunk
 from ingot.engine.outcome import Outcome
 from ingot.errors import IngotError
 from ingot.merge import Job, prepare
-from ingot.registry import read_record
+from ingot.record import read_record
 from ingot.storage import DigestMemory, Disk
 from tests import toy
 

@@ -10,7 +10,7 @@ import pytest
 
 from ingot.cli import main
 from ingot.demo import assets
-from ingot.registry import read_record
+from ingot.record import read_record
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 DATES = assets.tasks()[1]

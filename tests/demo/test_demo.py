@@ -17,7 +17,7 @@ from ingot.demo import assets, run
 from ingot.demo.assets import Task
 from ingot.demo.run import Row
 from ingot.errors import CheckFailed, MissingComponent
-from ingot.registry import read_record
+from ingot.record import read_record
 
 #: Third-party loaders leave descriptors to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")

@@ -18,7 +18,7 @@ from ingot.engine.outcome import Outcome
 from ingot.errors import Interrupted
 from ingot.merge import prepare
 from ingot.plan.model import Options, Plan
-from ingot.registry import verify
+from ingot.record import verify
 from ingot.storage.digest_memory import DigestMemory
 from tests import toy
 from tests.combine import reference

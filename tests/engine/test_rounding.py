@@ -14,7 +14,7 @@ from ingot.engine import chunk as chunk_module
 from ingot.errors import Interrupted, NonFiniteError
 from ingot.merge import prepare
 from ingot.plan.model import Options
-from ingot.registry import verify
+from ingot.record import verify
 from tests import toy
 from tests.engine.test_run import bytes_of, merge, weights_of
 

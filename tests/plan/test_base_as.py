@@ -19,7 +19,7 @@ from ingot.cli import main
 from ingot.errors import BaseError, MismatchError, NonFiniteError, UsageError
 from ingot.merge import prepare
 from ingot.plan.model import Options
-from ingot.registry import Depth, verify
+from ingot.record import Depth, verify
 from ingot.storage.digest_memory import DigestMemory
 from ingot.validate.weights.compare import compare
 from tests import toy

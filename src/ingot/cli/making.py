@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ingot.engine.outcome import Outcome
     from ingot.merge import Job
     from ingot.plan.model import Options
-    from ingot.registry import Record
+    from ingot.record import Record
 
 
 def how_to_make(options: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _made_before(output: Output, job: Job, target: Path) -> Record | None:
 
     Then the run itself says what is wrong with the target.
     """
-    from ingot.registry import verify
+    from ingot.record import verify
     from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, sweep
 
     if not (target / RECORD_NAME).is_file():
@@ -131,7 +131,7 @@ def _made_before(output: Output, job: Job, target: Path) -> Record | None:
 
 
 def _read_record(target: Path) -> Record:
-    from ingot.registry import read_record
+    from ingot.record import read_record
     from ingot.storage import RECORD_NAME, InputFile
 
     with InputFile.open(target, RECORD_NAME, error=OutputError) as file:

@@ -14,7 +14,7 @@ from ingot.merge import cores, prepare
 from ingot.plan.figures import nbytes_text
 from ingot.plan.model import GgufOptions, Options
 from ingot.quantize.gguf.types import library
-from ingot.registry.verify import verify
+from ingot.record.verify import verify
 from ingot.validate.answers.metrics import Metric
 from ingot.validate.answers.samples import SampleFile
 from ingot.validate.answers.tasks import answer

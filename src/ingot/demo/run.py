@@ -20,8 +20,8 @@ from ingot.demo.gguf import Quantized
 from ingot.errors import CheckFailed
 from ingot.merge import cores, prepare
 from ingot.plan.render import summary_lines
-from ingot.registry import add_evaluation, read_record
-from ingot.registry.verify import verify
+from ingot.record import add_evaluation, read_record
+from ingot.record.verify import verify
 from ingot.storage import RECORD_NAME, PosixDisk, replace_file
 from ingot.validate.answers.tasks import answer
 from ingot.validate.models.libraries import need

@@ -14,7 +14,7 @@ from ingot.extract.model import Request
 from ingot.extract.result import Extraction, FitGroup
 from ingot.extract.statement import BUILD_TYPE, Asked, BuildDefinition, Internals, Predicate, RunDetails, Statement
 from ingot.plan.public import public_name
-from ingot.registry.form import (
+from ingot.record.form import (
     PREDICATE_TYPE,
     STATEMENT_TYPE,
     BaseSpec,
@@ -26,7 +26,7 @@ from ingot.registry.form import (
     Subject,
     SubjectNotes,
 )
-from ingot.registry.statement import seal
+from ingot.record.statement import seal
 from ingot.storage import DigestMemory, Finished
 from ingot.version import __version__
 

@@ -1,6 +1,6 @@
 """The form of an extraction's ingot.json, as one tree of nouns, and its strict reader.
 
-The same envelope as a merge's record (`registry/form.py`), of another build type, sealed in the same way.
+The same envelope as a merge's record (`record/form.py`), of another build type, sealed in the same way.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from msgspec import Struct, field
 
 from ingot.errors import CheckFailed
 from ingot.formats.strict_json import loads
-from ingot.registry.form import BaseSpec, Builder, Dependency, Metadata, Natural, Subject
-from ingot.registry.statement import MAX_RECORD_NBYTES, seal
+from ingot.record.form import BaseSpec, Builder, Dependency, Metadata, Natural, Subject
+from ingot.record.statement import MAX_RECORD_NBYTES, seal
 from ingot.storage import RECORD_NAME, name_fault
 
 BUILD_TYPE = "urn:ingot:extract:v1"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ingot.errors import CheckFailed, IngotError
 from ingot.extract.statement import Statement, read_record
-from ingot.registry import Check, Depth, Verification
-from ingot.registry.artifact import NOT_OURS, Reading
-from ingot.registry.checks import answer, told
-from ingot.registry.contents import digest_of
-from ingot.registry.form import Subject
-from ingot.registry.statement import MAX_RECORD_NBYTES
+from ingot.record import Check, Depth, Verification
+from ingot.record.artifact import NOT_OURS, Reading
+from ingot.record.checks import answer, told
+from ingot.record.contents import digest_of
+from ingot.record.form import Subject
+from ingot.record.statement import MAX_RECORD_NBYTES
 from ingot.storage import RECORD_NAME, InputFile
 
 

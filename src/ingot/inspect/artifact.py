@@ -7,7 +7,7 @@ from pathlib import Path
 from ingot.errors import CheckFailed
 from ingot.inspect.report import Report
 from ingot.plan.figures import counted, nbytes_text
-from ingot.registry import Record, read_record
+from ingot.record import Record, read_record
 from ingot.storage import RECORD_NAME, InputFile
 
 

@@ -21,7 +21,7 @@ from ingot.inspect import inspect_path
 from ingot.merge import prepare
 from ingot.plan.model import Options
 from ingot.plan.render import as_json, as_lines
-from ingot.registry import Depth, verify
+from ingot.record import Depth, verify
 from ingot.storage.digest_memory import DigestMemory
 from ingot.validate.weights.compare import compare
 from tests.checkpoint.quantized import llama

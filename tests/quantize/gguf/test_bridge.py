@@ -16,7 +16,7 @@ from ingot.errors import BaseError, IngotError, MissingComponent, UsageError
 from ingot.merge import prepare
 from ingot.plan.model import GgufOptions, Options
 from ingot.quantize.gguf.bridge.checkout import Checkout
-from ingot.registry import verify
+from ingot.record import verify
 from tests.quantize.gguf import models
 from tests.quantize.gguf.reference import files, llama_cpp
 from tests.quantize.gguf.reference.files import digests

@@ -13,7 +13,7 @@ import torch
 from ingot.merge import Job, prepare
 from ingot.plan.model import GgufOptions, Options
 from ingot.quantize.gguf.run import digest_of
-from ingot.registry import verify
+from ingot.record import verify
 from tests.quantize.gguf.models import MODELS, save_adapter, save_model
 from tests.quantize.gguf.reference.files import FILE_TYPES, RECORD, WEIGHTED, digests, shapes_of, write_imatrix
 

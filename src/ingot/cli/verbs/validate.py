@@ -211,7 +211,7 @@ def _write_report(path: Path, evaluation: Evaluation) -> None:
 
 def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
     """Add each candidate's result to its own record, where it is an artifact of ingot; returns their names."""
-    from ingot.registry import add_evaluation
+    from ingot.record import add_evaluation
     from ingot.storage import RECORD_NAME
     from ingot.validate.report.brief import brief
 
@@ -226,7 +226,7 @@ def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
 
 def _artifact(side: Side) -> Path | None:
     """The directory with a record that the candidate is, or that names its file; None of anything else."""
-    from ingot.registry import read_record
+    from ingot.record import read_record
     from ingot.storage import RECORD_NAME
     from ingot.validate.gguf_files import GgufModel
 

@@ -14,7 +14,7 @@ from ingot.errors import UsageError
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
     from ingot.cli.output import Output
-    from ingot.registry import Verification
+    from ingot.record import Verification
 
 _EXAMPLES = (
     ("ingot verify ./out", "Names, sizes, headers and config against the record, in a moment."),
@@ -69,8 +69,8 @@ def verify(
         raise UsageError("OUT is empty", found=repr(path))
     from ingot.cli.progress import Progress
     from ingot.extract.verify import verify as verify_extraction
-    from ingot.registry import Depth
-    from ingot.registry import verify as verify_artifact
+    from ingot.record import Depth
+    from ingot.record import verify as verify_artifact
 
     depth = Depth.AGAINST_INPUTS if against_inputs else Depth.READ if read else Depth.STRUCTURE
     total = _nbytes(Path(path), depth)

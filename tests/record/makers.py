@@ -36,9 +36,9 @@ from ingot.plan.model import (
     ShardPlan,
     SideFile,
 )
-from ingot.registry import Depth, verify
-from ingot.registry.record import finish
-from ingot.registry.statement import seal
+from ingot.record import Depth, verify
+from ingot.record.record import finish
+from ingot.record.statement import seal
 from ingot.storage.digest_memory import DigestMemory
 from ingot.storage.disk import PosixDisk
 from ingot.storage.inputs import InputFile

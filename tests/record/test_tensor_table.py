@@ -11,9 +11,9 @@ import pytest
 from safetensors import safe_open
 
 from ingot.errors import BaseError, CheckFailed
-from ingot.registry.tensor_table import TABLE_NAME, read_table
+from ingot.record.tensor_table import TABLE_NAME, read_table
 from ingot.storage.inputs import InputFile
-from tests.registry.makers import SHARDS
+from tests.record.makers import SHARDS
 
 
 @pytest.fixture(scope="module")

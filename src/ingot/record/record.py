@@ -15,8 +15,8 @@ from ingot.checkpoint.quantized.encoded import Encoded
 from ingot.combine.parameters import Method
 from ingot.plan.model import PLAN_VERSION, OpKind, Plan, Rounding
 from ingot.plan.public import claim_matches, is_hub_id, public_name
-from ingot.registry.card import CARD_NAME, build_card
-from ingot.registry.form import (
+from ingot.record.card import CARD_NAME, build_card
+from ingot.record.form import (
     BUILD_TYPE,
     PREDICATE_TYPE,
     STATEMENT_TYPE,
@@ -40,8 +40,8 @@ from ingot.registry.form import (
     Subject,
     SubjectNotes,
 )
-from ingot.registry.statement import write_record
-from ingot.registry.tensor_table import TABLE_NAME, build_table
+from ingot.record.statement import write_record
+from ingot.record.tensor_table import TABLE_NAME, build_table
 from ingot.storage.staging import RECORD_NAME
 from ingot.version import __version__
 

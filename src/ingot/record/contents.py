@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from ingot.registry.artifact import Artifact, Reading
-from ingot.registry.checks import Check, answer
-from ingot.registry.tensor_table import TABLE_NAME, Table, first_damaged
+from ingot.record.artifact import Artifact, Reading
+from ingot.record.checks import Check, answer
+from ingot.record.tensor_table import TABLE_NAME, Table, first_damaged
 from ingot.storage.inputs import InputFile
 
 _PIECE_NBYTES = 4 << 20

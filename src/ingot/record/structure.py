@@ -9,9 +9,9 @@ from ingot.formats.gguf import read_gguf
 from ingot.formats.index import MAX_INDEX_NBYTES, check_agreement, parse_index
 from ingot.formats.safetensors import Header, read_header
 from ingot.formats.strict_json import MAX_NBYTES, loads
-from ingot.registry.artifact import Artifact, Reading, file_faults
-from ingot.registry.checks import Check, answer, told
-from ingot.registry.tensor_table import TABLE_NAME, Row, Table, read_table
+from ingot.record.artifact import Artifact, Reading, file_faults
+from ingot.record.checks import Check, answer, told
+from ingot.record.tensor_table import TABLE_NAME, Row, Table, read_table
 
 _INDEX_SUFFIX = ".safetensors.index.json"
 _CONFIG = "config.json"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ingot.errors import CheckFailed, IngotError, OutputError
-from ingot.registry import add_evaluation, read_record, verify
-from tests.registry.makers import copy_of
+from ingot.record import add_evaluation, read_record, verify
+from tests.record.makers import copy_of
 from tests.storage.faulty_disk import FATES, WHENS, Crash, Fate, FaultyDisk, When
 
 FOUND = {"reference": {"name": "base+adapter", "digest": "0" * 64}, "ok": True, "mean_kl": 1.25e-05}

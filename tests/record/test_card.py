@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.plan.model import Options, SideFile
-from ingot.registry.card import build_card, command, markdown, yaml_text
-from tests.registry.makers import digest_of, make_plan, opened
+from ingot.record.card import build_card, command, markdown, yaml_text
+from tests.record.makers import digest_of, make_plan, opened
 
 NASTY = 'a: "b" #c\n- d\t| e [f](javascript:g) `h` <i> \u202e\ud7ff 猫 🐈 \\x00 {{j}} %k @l !m &n *o'
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.errors import CheckFailed, IngotError, Interrupted, UsageError
-from ingot.registry.checks import told
-from ingot.registry.statement import MAX_RECORD_NBYTES, Record, read_record
+from ingot.record.checks import told
+from ingot.record.statement import MAX_RECORD_NBYTES, Record, read_record
 from ingot.storage.inputs import InputFile
 from ingot.storage.staging import RECORD_NAME
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ingot.errors import CheckFailed
 from ingot.formats.strict_json import loads
-from ingot.registry.statement import MAX_RECORD_NBYTES, Record, read_record, seal
+from ingot.record.statement import MAX_RECORD_NBYTES, Record, read_record, seal
 from ingot.storage.amend import amend_record
 from ingot.storage.disk import Disk, PosixDisk
 from ingot.storage.staging import RECORD_NAME

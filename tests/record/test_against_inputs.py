@@ -16,10 +16,10 @@ from ingot.errors import BaseError, Interrupted, UsageError
 from ingot.formats.safetensors import parse_header
 from ingot.merge import prepare
 from ingot.plan.model import Options
-from ingot.registry import Verification, read_record, verify
-from ingot.registry.rebuild import inputs_of
-from ingot.registry.statement import seal
-from tests.registry.makers import copy_of, sha256
+from ingot.record import Verification, read_record, verify
+from ingot.record.rebuild import inputs_of
+from ingot.record.statement import seal
+from tests.record.makers import copy_of, sha256
 
 SHARD = "model.safetensors"
 CHANGED = "model.layers.1.self_attn.q_proj.weight"

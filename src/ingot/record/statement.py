@@ -25,7 +25,7 @@ import msgspec
 from ingot.errors import CheckFailed, UnsafeInputError
 from ingot.formats.strict_json import dumps_canonical, dumps_pretty, loads
 from ingot.plan.model import Options
-from ingot.registry.form import (
+from ingot.record.form import (
     BUILD_TYPE,
     PREDICATE_TYPE,
     STATEMENT_TYPE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ingot.registry import Depth, verify
-from tests.registry.makers import INDEX, SHARDS, copy_of, faults, names, resealed, rewritten
+from ingot.record import Depth, verify
+from tests.record.makers import INDEX, SHARDS, copy_of, faults, names, resealed, rewritten
 
 
 @pytest.mark.parametrize(

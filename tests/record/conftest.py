@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry.makers import merge, write_adapter, write_base
+from tests.record.makers import merge, write_adapter, write_base
 
 
 @pytest.fixture(scope="session")

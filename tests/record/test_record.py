@@ -22,9 +22,9 @@ import pytest
 
 from ingot.errors import CheckFailed, IngotError, Interrupted, UnsafeInputError
 from ingot.plan.model import Options
-from ingot.registry import read_record
-from ingot.registry.statement import MAX_RECORD_NBYTES, seal
-from tests.registry.makers import SHARDS, merge, sha256, write_adapter, write_base
+from ingot.record import read_record
+from ingot.record.statement import MAX_RECORD_NBYTES, seal
+from tests.record.makers import SHARDS, merge, sha256, write_adapter, write_base
 
 HEX = re.compile(r"[0-9a-f]{64}\Z")
 URI = re.compile(r"[a-z][a-z0-9+.-]*:\S+\Z")

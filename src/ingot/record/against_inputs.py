@@ -13,13 +13,13 @@ from ingot.errors import AdapterError, BaseError, CheckFailed, UsageError
 from ingot.formats.index import build_index
 from ingot.plan.model import PLAN_VERSION, Plan
 from ingot.plan.public import is_hub_id, public_name
-from ingot.registry.artifact import Artifact, Reading
-from ingot.registry.card import CARD_NAME
-from ingot.registry.checks import Check, answer
-from ingot.registry.contents import digest_of
-from ingot.registry.form import AdapterSpec, BaseSpec
-from ingot.registry.statement import Record
-from ingot.registry.tensor_table import TABLE_NAME
+from ingot.record.artifact import Artifact, Reading
+from ingot.record.card import CARD_NAME
+from ingot.record.checks import Check, answer
+from ingot.record.contents import digest_of
+from ingot.record.form import AdapterSpec, BaseSpec
+from ingot.record.statement import Record
+from ingot.record.tensor_table import TABLE_NAME
 from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 
 from ingot.errors import Interrupted, UsageError
 from ingot.formats.safetensors import parse_header
-from ingot.registry import Depth, Verification, verify
-from tests.registry.makers import SHARDS, copy_of, faults, names, rewritten, sha256
+from ingot.record import Depth, Verification, verify
+from tests.record.makers import SHARDS, copy_of, faults, names, rewritten, sha256
 
 
 @pytest.mark.parametrize("depth", [Depth.STRUCTURE, Depth.READ])

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from ingot.errors import CheckFailed
 from ingot.formats.strict_json import dumps_canonical, loads
-from ingot.registry.form import Natural, Sha256
+from ingot.record.form import Natural, Sha256
 
 if TYPE_CHECKING:
     from ingot.engine.outcome import Outcome, Stretch
