@@ -17,7 +17,7 @@ from ingot.formats.safetensors import parse_header
 from ingot.merge import prepare
 from ingot.plan.model import Options
 from ingot.record import Verification, read_record, verify
-from ingot.record.rebuild import inputs_of
+from ingot.record.against_inputs import inputs_of
 from ingot.record.statement import seal
 from tests.record.makers import copy_of, sha256
 

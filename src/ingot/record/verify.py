@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ingot.errors import CheckFailed, UnsafeInputError
+from ingot.record.against_inputs import check_against, inputs_of
 from ingot.record.artifact import Reading, list_names, open_artifact, open_record
 from ingot.record.checks import Check, Depth, Verification, answer, told
 from ingot.record.contents import check_contents
-from ingot.record.against_inputs import check_against, inputs_of
 from ingot.record.structure import check_structure
 
 
