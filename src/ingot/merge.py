@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ingot.engine.outcome import Outcome, Sink
     from ingot.plan.interference import Interference
     from ingot.quantize.gguf.document import Document
+    from ingot.record.form import Release
 
 #: Beside the payload a run needs room for side files, the record and the filesystem's own blocks.
 SPARE_NBYTES = 16 << 20
@@ -78,8 +80,9 @@ class Job:
         progress: Callable[[int], None] = lambda _: None,
         disk: Disk | None = None,
         memory: DigestMemory | None = None,
+        release: Release | None = None,
     ) -> Outcome:
-        """Execute the plan into the target.
+        """Execute the plan into the target. `release` is what the record tells beside the plan.
 
         Raises:
             ResourceError: there is too little room; nothing was written.
@@ -92,6 +95,7 @@ class Job:
         from ingot.engine.outcome import Run
         from ingot.engine.run import execute
         from ingot.record.record import finish
+        from ingot.record.statement import digest_of
 
         run = Run(
             disk=disk or PosixDisk(),
@@ -101,9 +105,18 @@ class Job:
             stop=stop or threading.Event(),
             progress=progress,
             restart=restart,
+            notes=digest_of(release) if release else "",
             memory=memory or DigestMemory(),
         )
-        outcome = execute(self.plan, self.base.inputs, self.adapter_files, self.target, run, finish, self._sink())
+        outcome = execute(
+            self.plan,
+            self.base.inputs,
+            self.adapter_files,
+            self.target,
+            run,
+            partial(finish, release=release),
+            self._sink(),
+        )
         pace.remember(outcome.written_nbytes, outcome.seconds)
         return outcome
 

@@ -70,7 +70,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """How a plan is executed: nothing here changes a byte of the output, except `device`, which is recorded."""
+    """How a plan is executed: nothing here changes a byte of the weights, except `device`, which is recorded.
+
+    `notes` is a digest of what the last small files tell beside the plan; a resume must agree in it.
+    """
 
     disk: Disk
     jobs: int
@@ -79,6 +82,7 @@ class Run:
     stop: threading.Event
     progress: Progress
     restart: bool = False
+    notes: str = ""
     memory: DigestMemory = field(default_factory=DigestMemory)
 
 

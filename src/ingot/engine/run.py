@@ -68,6 +68,7 @@ def _identity(plan: Plan, base: Files, outcome: Outcome, run: Run) -> dict[str, 
         "ingot version": run.version,
         "torch version": version("torch"),
         "device": run.device,
+        **({"notes": run.notes} if run.notes else {}),
     }
 
 

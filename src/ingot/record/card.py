@@ -18,6 +18,7 @@ from ingot.version import __version__
 if TYPE_CHECKING:
     from ingot.engine.outcome import FileDigest, Outcome
     from ingot.plan.model import AdapterInfo, BaseInfo, GgufOptions, Plan
+    from ingot.record.form import Release
 
 CARD_NAME = "README.md"
 #: End of a class name in transformers -> the Hub's pipeline tag, and the Auto class that loads it.
@@ -38,10 +39,10 @@ _LICENSE = re.compile(r"licen[sc]e[\w.-]*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"[\\`*|<>\[\]&]")
 
 
-def build_card(outcome: Outcome) -> bytes:
-    """The card of a run. Depends on the plan and the adapters' digests alone."""
+def build_card(outcome: Outcome, release: Release | None = None) -> bytes:
+    """The card of a run. Depends on the plan, the release and the adapters' digests alone."""
     plan = outcome.plan
-    parts = ["---", *_front_matter(plan), "---", "", *_text(outcome), ""]
+    parts = ["---", *_front_matter(plan), "---", "", *_text(outcome, release), ""]
     return "\n".join(parts).encode("utf-8")
 
 
@@ -68,11 +69,12 @@ def yaml_text(text: str) -> str:
     return '"' + "".join(escaped) + '"'
 
 
-def _text(outcome: Outcome) -> Iterator[str]:
+def _text(outcome: Outcome, release: Release | None) -> Iterator[str]:
     plan = outcome.plan
     names = " and ".join(markdown(public_name(info.name)) for info in plan.adapters)
     title = markdown(public_name(plan.base.name))
-    yield f"# {title} with {names}" if names else f"# {title}"
+    title = f"{title} with {names}" if names else title
+    yield f"# {_release_title(release)}: {title}" if release else f"# {title}"
     yield ""
     if plan.options.gguf:
         types = ", ".join(plan.options.gguf.file_types)
@@ -86,6 +88,7 @@ def _text(outcome: Outcome) -> Iterator[str]:
     yield from ("## How it was made", "", "```bash", command(plan), "```", "")
     if plan.adapters:
         yield from _adapter_table(plan.adapters, outcome.adapter_files)
+    yield from _training_runs(plan.adapters, release) if release else ()
     yield from ("", "`ingot.json` records every input and output with its digest, `ingot.tensors.jsonl` every tensor.")
     yield from ("", "## How to verify it", "", "```bash", "ingot verify . --read", "```")
     if plan.options.gguf:
@@ -96,6 +99,23 @@ def _text(outcome: Outcome) -> Iterator[str]:
     license_file = _license_file(plan)
     if license_file:
         yield from ("", "## License", "", f"That of the base: see [{markdown(license_file)}](<{license_file}>).")
+
+
+def _release_title(release: Release) -> str:
+    return markdown(f"{release.name} {release.version}" if release.version else release.name)
+
+
+def _training_runs(adapters: Sequence[AdapterInfo], release: Release) -> Iterator[str]:
+    """Where the adapters were trained, as far as the release says."""
+    known = [
+        (info, label) for info, label in zip(adapters, release.adapters, strict=False)
+        if label.version or label.training_run
+    ]  # fmt: skip
+    if known:
+        yield from ("", "| adapter | version | training run |", "|---|---|---|")
+    for info, label in known:
+        told = (markdown(text or "") for text in (label.version, label.training_run))
+        yield f"| {markdown(public_name(info.name))} | {' | '.join(told)} |"
 
 
 def _formula(plan: Plan) -> str:

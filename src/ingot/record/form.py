@@ -78,12 +78,39 @@ class AdapterSpec(Struct, frozen=True):
     weight: float
 
 
-class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+class AdapterLabel(Struct, frozen=True, omit_defaults=True):
+    """What a release says of an adapter. `training_run` names the run that made it, as its tracker does."""
+
+    version: str | None = None
+    training_run: str | None = None
+
+
+class Release(Struct, frozen=True, omit_defaults=True):
+    """What a release recipe says beside what decides the weights.
+
+    Attributes:
+        name, version, format: of this artifact: "llama-3-8b-support", "1.2", "gguf:Q4_K_M".
+        adapters: as many as the recipe has, or none.
+        recipe: the recipe file, with names in the place of paths.
+        recipe_sha256: of the recipe file's bytes.
+    """
+
+    name: str
+    version: str | None = None
+    format: str = "safetensors"
+    base_version: str | None = None
+    adapters: tuple[AdapterLabel, ...] = ()
+    recipe: dict[str, Any] | None = None
+    recipe_sha256: Sha256 | None = None
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the user asked for. A parameter that this version does not know would make other bytes, so it is refused."""
 
     base: BaseSpec
     adapters: tuple[AdapterSpec, ...]
     options: Options
+    release: Release | None = None
 
 
 class AdapterFacts(Struct, frozen=True):

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -35,6 +36,7 @@ from ingot.record.form import (
     Metadata,
     Predicate,
     Recipe,
+    Release,
     RunDetails,
     Statement,
     Subject,
@@ -53,22 +55,24 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "numpy", "transformers", "safetensors", "huggingface_hub", "gguf", "tokenizers")
 
 
-def finish(outcome: Outcome) -> tuple[Mapping[str, bytes], Callable[[Outcome], bytes]]:
+def finish(outcome: Outcome, release: Release | None = None) -> tuple[Mapping[str, bytes], Callable[[Outcome], bytes]]:
     """The small files that end an artifact, and what makes the record once they are written (`engine.run.Finish`).
 
-    Law: the small files depend on the plan and the shards' digests alone, so that a resumed run writes the same bytes.
+    Law: the small files depend on the plan, the release and the shards' digests alone, so that a resumed run writes the
+    same bytes.
     """
-    return {TABLE_NAME: build_table(outcome), CARD_NAME: build_card(outcome)}, build_record
+    small = {TABLE_NAME: build_table(outcome), CARD_NAME: build_card(outcome, release)}
+    return small, partial(build_record, release=release)
 
 
-def build_record(outcome: Outcome) -> bytes:
+def build_record(outcome: Outcome, release: Release | None = None) -> bytes:
     """ingot.json: see `form`. `outcome.files` are all other files of the artifact."""
     files = sorted(outcome.files, key=lambda file: file.name)
     table = next(file for file in files if file.name == TABLE_NAME)
     finished = datetime.now(UTC)
     build = BuildDefinition(
         build_type=BUILD_TYPE,
-        external=_recipe(outcome.plan),
+        external=_recipe(outcome.plan, release),
         internal=_internals(outcome),
         dependencies=tuple(_dependencies(outcome)),
     )
@@ -85,11 +89,12 @@ def build_record(outcome: Outcome) -> bytes:
     return write_record(Statement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, Predicate(build, run)))
 
 
-def _recipe(plan: Plan) -> Recipe:
+def _recipe(plan: Plan, release: Release | None) -> Recipe:
     return Recipe(
         base=BaseSpec(public_name(plan.base.name), plan.base.revision),
         adapters=tuple(AdapterSpec(public_name(info.name), info.revision, info.weight) for info in plan.adapters),
         options=plan.options,
+        release=release,
     )
 
 

@@ -86,6 +86,11 @@ def write_record(statement: Statement) -> bytes:
     return seal(msgspec.to_builtins(statement))
 
 
+def digest_of(part: msgspec.Struct) -> str:
+    """sha256 of the canonical JSON of a part of a record."""
+    return _sha256(msgspec.to_builtins(part))
+
+
 def seal(value: Mapping[str, Any]) -> bytes:
     """The bytes of a record given as JSON, with both digests computed anew."""
     value = copy.deepcopy(dict(value))
