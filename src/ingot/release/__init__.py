@@ -1,0 +1,10 @@
+"""From a recipe, one YAML file under version control, to artifacts that were made, validated, gated and published.
+
+form         what may stand in a recipe, as one tree of nouns with their descriptions
+strict_yaml  a small YAML 1.2 document -> plain values, and the line on which each stands
+checking     plain values -> the form, with every fault at its line
+recipe       the recipe: read, its paths resolved, and asked for options, limits, names and its public form
+names        names of artifacts, and names that say nothing
+schema       the form as a JSON schema, for editors
+starter      a first recipe for a base and adapters, with comments
+"""
