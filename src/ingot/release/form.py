@@ -25,7 +25,11 @@ Version = Annotated[
         description='A version, as text: letters, digits, ".", "_", "+" and "-". Quote it: "1.10" is not 1.1.',
     ),
 ]
-Text = Annotated[str, Meta(min_length=1)]
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
+Run = Annotated[str, Meta(min_length=1, max_length=300)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
@@ -52,8 +56,8 @@ class AdapterForm(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     weight: Annotated[float, Meta(description="Its update is multiplied by it.")] = 1.0
     version: Annotated[Version | None, Meta(description="What people call this version of the adapter.")] = None
     training_run: Annotated[
-        Text | None,
-        Meta(max_length=300, description="The run that made it, as its tracker names it: wandb:team/project/runs/ID."),
+        Run | None,
+        Meta(description="The run that made it, as its tracker names it: wandb:team/project/runs/ID."),
     ] = None
 
 
@@ -102,13 +106,9 @@ class MergeForm(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 class GatesForm(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Limits that an artifact must keep to be published; what is left out has the default of `ingot validate`."""
 
-    max_score_drop: Annotated[float | None, Meta(ge=0, le=1, description="Of each task's mean score, a fraction.")] = (
-        None
-    )
-    max_kl: Annotated[float | None, Meta(ge=0, description="Mean KL divergence in nats.")] = None
-    min_top1: Annotated[
-        float | None, Meta(ge=0, le=1, description="Share of positions with the same likeliest token.")
-    ] = None
+    max_score_drop: Annotated[Share | None, Meta(description="Of each task's mean score, a fraction.")] = None
+    max_kl: Annotated[NotNegative | None, Meta(description="Mean KL divergence in nats.")] = None
+    min_top1: Annotated[Share | None, Meta(description="Share of positions with the same likeliest token.")] = None
     min_survival: Annotated[
         float | None, Meta(description="Of every tensor's update, what is left after rounding.")
     ] = None
@@ -190,8 +190,8 @@ class RecipeForm(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
         tuple[Text | FormatForm, ...], Meta(min_length=1, description="The artifacts to be made, at least one.")
     ]
     name: Annotated[
-        Text | None,
-        Meta(max_length=96, description="The artifacts' name; default: made of base, adapter and their versions."),
+        Name | None,
+        Meta(description="The artifacts' name; default: made of base, adapter and their versions."),
     ] = None
     version: Annotated[Version | None, Meta(description="The release's version.")] = None
     merge: Annotated[MergeForm, Meta(description="How base and adapters become one.")] = MergeForm()
