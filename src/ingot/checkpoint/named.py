@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ingot.errors import UsageError
@@ -39,3 +40,19 @@ def named(text: str, what: str) -> str:
     if not text.strip() or "\0" in text:
         raise UsageError(f"{what} is empty", found=repr(text))
     return text
+
+
+def number_of(name: str, adapters: Sequence[str]) -> int:
+    """Which of the adapters is meant, counted from 1: by its place, as it was typed, or by the end of its path.
+
+    Raises UsageError when none is, or several are.
+    """
+    if name.isdecimal() and 1 <= int(name) <= len(adapters):
+        return int(name)
+    for spell in (str, lambda spec: spec.rstrip("/").rpartition("/")[2]):
+        meant = [number for number, spec in enumerate(adapters, 1) if spell(spec) == name]
+        if len(meant) == 1:
+            return meant[0]
+    listed = ", ".join(f"{number} ({spec})" for number, spec in enumerate(adapters, 1))
+    raise UsageError("--take names none of the adapters, or several", expected=listed, found=repr(name),
+                     hint="Give its number.")  # fmt: skip

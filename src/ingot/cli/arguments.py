@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingot.checkpoint.named import named
+from ingot.checkpoint.named import named, number_of
 from ingot.checkpoint.named import parse_adapter as parse_adapter
 from ingot.cli.framework import COMBINE, OUTPUT, RESULT, RUN, Option
 from ingot.combine.parameters import DENSITY, EPSILON, GAMMA, Majority, Method
 from ingot.errors import UsageError
+from ingot.kernels.spelling import DTYPES as DTYPES
 
 if TYPE_CHECKING:
     from ingot.plan.model import Options
-
-#: What `--dtype` takes, and how a safetensors header spells it.
-DTYPES = {
-    "bfloat16": "BF16", "float16": "F16", "float32": "F32",
-    "bf16": "BF16", "fp16": "F16", "fp32": "F32",
-}  # fmt: skip
 
 #: `plan.model.Rounding`, which is not imported for a line of help.
 ROUNDINGS = ("nearest", "stochastic", "preserve", "auto")
@@ -63,26 +58,10 @@ def make_options(
     from ingot.plan.model import Options
 
     stored = DTYPES[dtype] if dtype else None
-    taken = tuple(_number_of(name, adapters) for name in take)
+    taken = tuple(number_of(name, adapters) for name in take)
     return Options(
         stored, rounding, assume_peft_version, accept_nonfinite_base, accept_missing, seed, take=taken, **more
     )
-
-
-def _number_of(name: str, adapters: Sequence[str]) -> int:
-    """Which of the adapters is meant, counted from 1: by its place, as it was typed, or by the end of its path.
-
-    Raises UsageError when none is, or several are.
-    """
-    if name.isdecimal() and 1 <= int(name) <= len(adapters):
-        return int(name)
-    for spell in (str, lambda spec: spec.rstrip("/").rpartition("/")[2]):
-        meant = [number for number, spec in enumerate(adapters, 1) if spell(spec) == name]
-        if len(meant) == 1:
-            return meant[0]
-    listed = ", ".join(f"{number} ({spec})" for number, spec in enumerate(adapters, 1))
-    raise UsageError("--take names none of the adapters, or several", expected=listed, found=repr(name),
-                     hint="Give its number.")  # fmt: skip
 
 
 #: Shown under "Arguments" of the verbs that take a base and adapters.

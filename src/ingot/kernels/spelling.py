@@ -4,3 +4,8 @@
 MERGEABLE = frozenset({"F32", "F16", "BF16"})
 #: What `--dtype` converts.
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+#: What users call them, and how a safetensors header spells them.
+DTYPES = {
+    "bfloat16": "BF16", "float16": "F16", "float32": "F32",
+    "bf16": "BF16", "fp16": "F16", "fp32": "F32",
+}  # fmt: skip
