@@ -1,0 +1,12 @@
+"""Many artifacts: what there is, where it came from, what may go, and how it comes back.
+
+layout       where a registry is, and what lies where in it
+store        `Registry`: publish, add, tag, free; the records are the truth
+  index      index.sqlite, a cache that makes itself anew
+  tags       every tag that was ever set
+  places     where things were last seen on this machine
+entry        the nouns: an artifact in brief
+resolve      from what a person types to an artifact
+lineage      `trace`: from a file back to the training run, and forward from an adapter
+difference   `diff`: what changed between two artifacts
+"""

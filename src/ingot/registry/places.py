@@ -1,0 +1,47 @@
+"""places.json: where an artifact and its inputs were last seen on this machine.
+
+The record holds no path, because it goes with the artifact; this file stays in the registry. What it says is a hint:
+whoever follows it compares digests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from ingot.errors import CheckFailed
+from ingot.storage.amend import replace_file
+from ingot.storage.disk import Disk
+
+
+class Places(Struct, frozen=True, omit_defaults=True):
+    """Absolute paths.
+
+    Attributes:
+        name: the artifact's directory in the registry, or the name it had there.
+        artifact: where it lies outside of the registry.
+        inputs: by "base", or an adapter's number counted from 0.
+    """
+
+    name: str
+    artifact: str | None = None
+    inputs: dict[str, str] = {}
+    imatrix: str | None = None
+    llama_cpp: str | None = None
+
+
+def read_places(path: Path) -> Places | None:
+    """What the file says; None where there is none. Raises CheckFailed."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Places)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckFailed("places.json cannot be read", where=path, found=error, hint="Remove it.") from error
+
+
+def write_places(disk: Disk, path: Path, places: Places) -> None:
+    """Raises OutputError, ResourceError."""
+    replace_file(disk, path, msgspec.json.format(msgspec.json.encode(places)) + b"\n")
