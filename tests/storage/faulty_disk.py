@@ -143,6 +143,16 @@ class FaultyDisk:
 
         self._operate("rename", target, act)
 
+    def link(self, path: Path, target: Path) -> None:
+        def act() -> None:
+            self._disk.link(path, target)
+            self._names.append(_Name("create", path))
+
+        self._operate("link", path, act)
+
+    def set_mode(self, path: Path, mode: int) -> None:
+        self._operate("set_mode", path, lambda: self._disk.set_mode(path, mode))
+
     def remove(self, path: Path) -> None:
         def act() -> None:
             name = _Name("remove", path, buried=self._bury(path))

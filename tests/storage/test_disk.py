@@ -290,3 +290,17 @@ def test_full_disks_of_every_size_are_told_and_more_room_lets_the_same_command_f
     refused, finished = map(int, run.stdout.split())
     assert refused >= 3
     assert finished >= 3
+
+
+def test_a_link_is_made_once_and_a_mode_is_never_set_through_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "file").chmod(0o644)
+    DISK.link(tmp_path / "link", tmp_path / "file")
+    assert os.readlink(tmp_path / "link") == str(tmp_path / "file")
+    with pytest.raises(OutputError):
+        DISK.link(tmp_path / "link", tmp_path / "other")
+    with pytest.raises(OutputError):
+        DISK.set_mode(tmp_path / "link", 0o444)
+    DISK.set_mode(tmp_path / "file", 0o444)
+    DISK.set_mode(tmp_path, 0o755)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o444

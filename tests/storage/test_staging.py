@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingot.errors import OutputError
-from ingot.storage import Finished, PosixDisk, Staging, sweep
+from ingot.storage import Finished, PosixDisk, Staging, discard, sweep
 from ingot.storage.workdir import Place
 from tests.storage.toy import content_of, make, read_output
 
@@ -345,3 +345,9 @@ def test_a_parent_that_is_a_file_is_a_clean_error(tmp_path: Path) -> None:
     for target in (tmp_path / "file" / "out", tmp_path / "file" / "deep" / "out"):
         with pytest.raises(OutputError):
             Staging.open(DISK, target, PLAN)
+
+
+def test_the_work_of_an_interrupted_run_can_be_discarded(tmp_path: Path) -> None:
+    interrupted(tmp_path / "out", {"a": b"1"})
+    discard(DISK, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -28,8 +28,7 @@ class Claim:
 
 def begin(disk: Disk, place: Place, identity: Mapping[str, str]) -> Claim:
     """A new, durable work directory; whatever was there before is removed. 1 file sync, 2 directory syncs."""
-    for old in place.found_work():
-        _remove(disk, place, old)
+    drop(disk, place)
     work = place.new_work()
     disk.make_directory(work.path, 0o700)
     disk.make_directory(work.files, 0o777)
@@ -63,6 +62,12 @@ def resume(disk: Disk, place: Place, identity: Mapping[str, str]) -> Claim | Non
         _remove_unfinished(disk, work, text)
         return Claim(work, Journal.resume(disk, work.journal, text), text.finished)
     return None
+
+
+def drop(disk: Disk, place: Place) -> None:
+    """Remove every work directory, whatever it holds."""
+    for old in place.found_work():
+        _remove(disk, place, old)
 
 
 def sweep_published(disk: Disk, place: Place) -> None:

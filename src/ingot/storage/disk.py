@@ -27,6 +27,7 @@ DIRECT_ALIGNMENT = 4096
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_MODE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -74,6 +75,12 @@ class Disk(Protocol):
 
     def rename(self, source: Path, target: Path) -> None:
         """rename(2): atomic; replaces a file, and a directory only by a directory when empty."""
+
+    def link(self, path: Path, target: Path) -> None:
+        """A symbolic link `path` to `target`; refuses an existing name."""
+
+    def set_mode(self, path: Path, mode: int) -> None:
+        """chmod(2) of a file or directory that is no link."""
 
     def remove(self, path: Path) -> None:
         """Remove a file or a link."""
@@ -131,6 +138,19 @@ class PosixDisk:
     def rename(self, source: Path, target: Path) -> None:
         with _as_output_fault(target):
             os.rename(source, target)
+
+    def link(self, path: Path, target: Path) -> None:
+        with _as_output_fault(path):
+            os.symlink(target, path)
+
+    def set_mode(self, path: Path, mode: int) -> None:
+        with _as_output_fault(path):
+            # subtle: fchmod(2), for Linux has no chmod that does not follow a link
+            fd = os.open(path, _MODE)
+            try:
+                os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
 
     def remove(self, path: Path) -> None:
         with _as_output_fault(path):

@@ -14,6 +14,7 @@ from typing import Self
 
 from ingot.errors import IngotError, InputChangedError, UnsafeInputError
 from ingot.storage import kernel
+from ingot.storage.assembled import made_for
 from ingot.storage.names import name_fault
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
@@ -66,7 +67,8 @@ class InputFile:
         """Open the file `name` of the folder `root`.
 
         A link is followed only when it ends at a regular file inside `root`, or, where `root` is a snapshot of the
-        Hub's cache (`models--*/snapshots/<commit>`), in `blobs/` of the same `models--*`.
+        Hub's cache (`models--*/snapshots/<commit>`), in `blobs/` of the same `models--*`. A link that `assembled`
+        made ends where it was made for.
 
         Raises:
             error: there is no such file, or it cannot be read.
@@ -193,6 +195,8 @@ def _resolve(root: Path, path: Path) -> Path:
             raise
         raise UnsafeInputError("a link leads nowhere", where=path, found=os.readlink(path)) from cause
     blobs = _hub_blobs(real_root)
+    if made_for(real_root / path.name) == real:
+        return real
     if real.is_relative_to(real_root) or (blobs is not None and real.parent == blobs):
         return real
     raise UnsafeInputError("a link leads out of its folder", where=path, expected=f"inside {real_root}", found=real)

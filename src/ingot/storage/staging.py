@@ -28,7 +28,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from ingot.errors import IngotError, OutputError
-from ingot.storage.claims import Claim, begin, resume, sweep_published
+from ingot.storage.claims import Claim, begin, drop, resume, sweep_published
 from ingot.storage.copying import CopyMethod
 from ingot.storage.disk import Disk, Lock
 from ingot.storage.journal import Finished
@@ -262,6 +262,16 @@ def sweep(disk: Disk, target: Path) -> None:
     lock = disk.lock(place.lock)
     try:
         sweep_published(disk, place)
+    finally:
+        lock.release()
+
+
+def discard(disk: Disk, target: Path) -> None:
+    """Remove the work of an interrupted run for `target`: nobody will go on with it. Raises OutputError when locked."""
+    place = Place.of(target)
+    lock = disk.lock(place.lock)
+    try:
+        drop(disk, place)
     finally:
         lock.release()
 
