@@ -16,8 +16,11 @@ from ingot.record.statement import MAX_RECORD_NBYTES, Record, read_record
 from ingot.storage.inputs import InputFile
 from ingot.storage.staging import RECORD_NAME
 
-#: What the Hub's tools and git put beside a model; no library takes it for a part of one.
-NOT_OURS = frozenset({".cache", ".git", ".gitattributes"})
+#: A detached signature of the artifact (registry/signing). It is made last, of all other files.
+SIGNATURE_NAME = "model.sig"
+#: What stands beside a model and in no record: signatures, and what the Hub's tools and git put there. No library takes
+#: it for a part of a model.
+NOT_OURS = frozenset({".cache", ".git", ".gitattributes", SIGNATURE_NAME})
 
 
 class Reading:
