@@ -27,6 +27,8 @@ from ingot.errors import IngotError, OutputError, ResourceError
 
 LOGIN = "Run `hf auth login` with a token that may write, or set HF_TOKEN."
 _AGAIN = "Run the same command again: what has arrived is kept, and only the rest is sent."
+_WITHOUT_CHUNKS = "Set HF_HUB_DISABLE_XET=1 to send whole files, and run the same command again."
+_MORE_ROOM = "Free some of the account's storage, or have it enlarged, and run the same command again."
 _NO_ROOM = re.compile(
     r"\b(quota|storage)\b.*\b(limit|exceed|full|reached)|\b(exceed|limit)\w*\b.*\bstorage\b", re.I | re.S
 )
@@ -67,15 +69,14 @@ def as_ours(error: BaseException, where: object) -> IngotError:
     if _NO_ROOM.search(text):
         return _no_room(text, where)
     if "xet" in text.lower():
-        return ResourceError(f"the Hub's chunk storage cannot be used: {text}", where=where,
-                             hint="Set HF_HUB_DISABLE_XET=1 to send whole files, and run the same command again.")  # fmt: skip
+        return ResourceError(f"the Hub's chunk storage cannot be used: {text}", where=where, hint=_WITHOUT_CHUNKS)
     if isinstance(error, OSError) and error.strerror is not None:
         return ResourceError(f"the system refused ({error.strerror.lower()})", where=where, hint=_AGAIN)
     return ResourceError(f"the push failed: {text or type(error).__name__}", where=where, hint=_AGAIN)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the request may have arrived although it seems to have failed: the answer was lost, or is the Hub's 5xx."""
+    """Whether the request may have arrived although it seems to have failed: its answer was lost, or is a 5xx."""
     for one in _chain(error):
         if isinstance(one, HfHubHTTPError):
             return one.response.status_code >= 500 or one.response.status_code in _TRANSIENT
@@ -112,8 +113,8 @@ def _of_answer(error: HfHubHTTPError, where: object) -> IngotError:
 
 
 def _no_room(said: str, where: object) -> ResourceError:
-    return ResourceError("the Hub has no room for this" + (f": {said}" if said else ""), where=where,
-                         hint="Free some of the account's storage, or have it enlarged, and run the same command again.")  # fmt: skip
+    told = f": {said}" if said else ""
+    return ResourceError(f"the Hub has no room for this{told}", where=where, hint=_MORE_ROOM)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -12,6 +12,8 @@ from ingot.record.form import Subject
 from ingot.storage.inputs import InputFile
 from ingot.storage.staging import RECORD_NAME
 
+_PIECE_NBYTES = 4 << 20
+
 
 @dataclass(frozen=True)
 class ParcelFile:
@@ -63,11 +65,16 @@ class Parcel:
         Raises:
             InputChangedError: the bytes are not those of the record.
         """
+        git = hashlib.sha1(b"blob %d\0" % file.nbytes, usedforsecurity=False)
+        proof = hashlib.sha256()
         with self.open(file) as opened:
-            data = opened.read(0, opened.nbytes)
-        if hashlib.sha256(data).hexdigest() != file.sha256:
+            for begin in range(0, file.nbytes, _PIECE_NBYTES):
+                piece = opened.read(begin, min(_PIECE_NBYTES, file.nbytes - begin))
+                git.update(piece)
+                proof.update(piece)
+        if proof.hexdigest() != file.sha256:
             raise InputChangedError("a file of the artifact is not what its record says", where=file.name)
-        return git_blob_of(data)
+        return git.hexdigest()
 
 
 def parcel_of(path: Path, identity: str, subjects: Sequence[Subject], companions: Sequence[str] = ()) -> Parcel:
@@ -81,8 +88,3 @@ def parcel_of(path: Path, identity: str, subjects: Sequence[Subject], companions
         with InputFile.open(path, name, error=CheckFailed) as file:
             files.append(ParcelFile(name, file.nbytes, file.sha256()))
     return Parcel(path, identity, tuple(sorted(files, key=lambda file: file.name)))
-
-
-def git_blob_of(data: bytes) -> str:
-    """git's id of a blob."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
