@@ -6,6 +6,7 @@ import click
 
 from ingot.cli.arguments import output_flags
 from ingot.cli.framework import Verbs
+from ingot.cli.registry.group import registry
 from ingot.cli.verbs.demo import demo
 from ingot.cli.verbs.doctor import doctor
 from ingot.cli.verbs.export_lora import export_lora
@@ -46,5 +47,5 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (plan, merge, quantize, verify, validate, extract, imatrix, export_lora, inspect, demo, doctor):
+for _verb in (plan, merge, quantize, verify, validate, extract, imatrix, export_lora, registry, inspect, demo, doctor):
     app.add_command(_verb)

@@ -1,0 +1,1 @@
+"""`ingot registry`: one file a verb."""
