@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,17 +10,19 @@ import click
 
 from ingot.cli.arguments import jobs_option, output_flags
 from ingot.cli.framework import RESULT, Option, Verb
-from ingot.errors import UsageError
+from ingot.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
     from ingot.cli.output import Output
     from ingot.record import Verification
+    from ingot.registry.signing import TrustedCertificates, TrustedKey
 
 _EXAMPLES = (
     ("ingot verify ./out", "Names, sizes, headers and config against the record, in a moment."),
     ("ingot verify ./out --read", "Every byte, at the disk's speed."),
     ("ingot verify ./out --against-inputs --base ./base --adapter ./lora", "Compute every byte anew, and compare."),
+    ("ingot verify ./out --signature --public-key public.pem", "Every byte, and who signed it."),
 )
 
 
@@ -41,6 +44,14 @@ _EXAMPLES = (
               help="Where the importance matrix of a GGUF is now.")  # fmt: skip
 @click.option("--llama-cpp", cls=Option, group=RESULT, metavar="DIR",
               help="Where the checkout of llama.cpp is now whose converter made a GGUF.")  # fmt: skip
+@click.option("--signature", cls=Option, group=RESULT, is_flag=True,
+              help="Read every byte, and check that model.sig was made by whom you trust.")  # fmt: skip
+@click.option("--public-key", cls=Option, group=RESULT, metavar="PEM",
+              help="Trust whoever has the private key of this one.")  # fmt: skip
+@click.option("--certificate-chain", "roots", cls=Option, group=RESULT, metavar="PEM", multiple=True,
+              help="Trust those for whom these certificates vouch.")  # fmt: skip
+@click.option("--identity", cls=Option, group=RESULT, metavar="NAME",
+              help="A name that the signer's certificate must have: common name, e-mail, URI, host.")  # fmt: skip
 @jobs_option
 @output_flags
 @click.pass_obj
@@ -54,6 +65,10 @@ def verify(
     adapters: tuple[str, ...],
     imatrix: str | None,
     llama_cpp: str | None,
+    signature: bool,
+    public_key: str | None,
+    roots: tuple[str, ...],
+    identity: str | None,
     jobs: int | None,
 ) -> None:
     """Check an artifact against its record: its form, every byte, or every byte computed anew.
@@ -67,12 +82,14 @@ def verify(
         raise UsageError(what, hint="Add --against-inputs.")
     if not path.strip() or "\0" in path:
         raise UsageError("OUT is empty", found=repr(path))
+    trusted = _trusted(signature, public_key, roots, identity)
     from ingot.cli.progress import Progress
     from ingot.extract.verify import verify as verify_extraction
     from ingot.record import Depth
     from ingot.record import verify as verify_artifact
 
-    depth = Depth.AGAINST_INPUTS if against_inputs else Depth.READ if read else Depth.STRUCTURE
+    # A signature is of the record; that the bytes are the record's must be known, too, before anybody says "signed".
+    depth = Depth.AGAINST_INPUTS if against_inputs else Depth.READ if read or trusted else Depth.STRUCTURE
     total = _nbytes(Path(path), depth)
     with session.stopper.watched() as stop, Progress(session.output, total, "verifying") as progress:
         found = verify_extraction(Path(path), read=depth is not Depth.STRUCTURE, progress=progress, stop=stop)
@@ -83,7 +100,33 @@ def verify(
             )  # fmt: skip
         elif against_inputs:
             raise UsageError("an extracted adapter cannot be computed anew here", hint="Run `ingot extract` again.")
+        elif trusted:
+            raise UsageError("extracted adapters are not signed by ingot", hint="Try `model_signing verify`.")
+        if trusted and found.identity is not None:
+            from ingot.registry.signing import verify_signature
+
+            found = replace(found, checks=(*found.checks, *verify_signature(Path(path), trusted)))
     _show(session.output, found)
+
+
+def _trusted(
+    signature: bool, public_key: str | None, roots: tuple[str, ...], identity: str | None
+) -> TrustedKey | TrustedCertificates | None:
+    if not signature:
+        if public_key or roots or identity:
+            what = "--public-key, --certificate-chain and --identity belong to --signature"
+            raise UsageError(what, hint="Add --signature.")
+        return None
+    if bool(public_key) == bool(roots):
+        what = "--signature needs somebody to trust: --public-key PEM, or --certificate-chain PEM"
+        raise UsageError(what, hint="A signature by nobody in particular proves nothing.")
+    if identity and not roots:
+        raise UsageError("a public key has no name to compare --identity with", hint="Leave --identity out.")
+    from ingot.registry.signing import TrustedCertificates, TrustedKey
+
+    if public_key:
+        return TrustedKey(Path(public_key))
+    return TrustedCertificates(tuple(map(Path, roots)), identity)
 
 
 def _nbytes(path: Path, depth: str) -> int:
@@ -99,6 +142,9 @@ def _show(output: Output, found: Verification) -> None:
         output.event("check", name=check.name, ok=check.ok, detail=check.detail)
     rows = [("ok" if check.ok else "FAILED", check.name, check.detail) for check in found.checks]
     output.lines(f"{word:<8}{name:<14}  {detail}" for word, name, detail in rows)
+    if {check.name for check in found.failures} == {"signature"}:
+        hint = "Every byte is as recorded; who made it is not proven."
+        raise CheckFailed(f"the signature does not hold: {found.failures[0].detail}", hint=hint)
     found.raise_failure()
     output.lines(["", found.verdict])
     output.essence("ok")
