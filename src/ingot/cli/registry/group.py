@@ -11,6 +11,7 @@ from ingot.cli.registry.diff import diff
 from ingot.cli.registry.list import list_artifacts
 from ingot.cli.registry.reindex import reindex
 from ingot.cli.registry.show import show
+from ingot.cli.registry.sign import sign
 from ingot.cli.registry.tag import tag
 from ingot.cli.registry.trace import trace
 
@@ -35,5 +36,5 @@ def registry(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (list_artifacts, show, trace, diff, tag, add, reindex):
+for _verb in (list_artifacts, show, trace, diff, tag, sign, add, reindex):
     registry.add_command(_verb)
