@@ -9,6 +9,7 @@ from ingot.cli.framework import Verbs
 from ingot.cli.registry.add import add
 from ingot.cli.registry.diff import diff
 from ingot.cli.registry.list import list_artifacts
+from ingot.cli.registry.push import push
 from ingot.cli.registry.reindex import reindex
 from ingot.cli.registry.show import show
 from ingot.cli.registry.sign import sign
@@ -36,5 +37,5 @@ def registry(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (list_artifacts, show, trace, diff, tag, sign, add, reindex):
+for _verb in (list_artifacts, show, trace, diff, tag, sign, push, add, reindex):
     registry.add_command(_verb)

@@ -52,7 +52,7 @@ class Addition(CommitOperationAdd):
 
     @property
     def was_sent(self) -> bool:
-        """Whether its bytes went over the network, as far as can be known: of chunks, hf_xet sends those that are new."""
+        """Whether its bytes went over the network, as far as is known: hf_xet sends the chunks that are new."""
         return self.went_in_chunks or self.seen.nbytes > 0 or not self.file.nbytes
 
     @property

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.errors import CheckFailed, InputChangedError
+from ingot.record.artifact import SIGNATURE_NAME
 from ingot.record.form import Subject
 from ingot.storage.inputs import InputFile
 from ingot.storage.staging import RECORD_NAME
@@ -77,14 +79,15 @@ class Parcel:
         return git.hexdigest()
 
 
-def parcel_of(path: Path, identity: str, subjects: Sequence[Subject], companions: Sequence[str] = ()) -> Parcel:
-    """The parcel of an artifact whose record was read: its subjects, the record, and `companions` such as a signature.
+def parcel_of(path: Path, identity: str, subjects: Iterable[Subject]) -> Parcel:
+    """The parcel of an artifact whose record was read: its subjects, the record, and a signature where there is one.
 
     Raises:
-        CheckFailed: the record or a companion is not there.
+        CheckFailed: the record is not there.
     """
+    beside = [SIGNATURE_NAME] if os.path.lexists(path / SIGNATURE_NAME) else []
     files = [ParcelFile(subject.name, subject.nbytes, subject.sha256) for subject in subjects]
-    for name in (RECORD_NAME, *companions):
+    for name in (RECORD_NAME, *beside):
         with InputFile.open(path, name, error=CheckFailed) as file:
             files.append(ParcelFile(name, file.nbytes, file.sha256()))
     return Parcel(path, identity, tuple(sorted(files, key=lambda file: file.name)))
