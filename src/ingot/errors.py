@@ -73,7 +73,8 @@ class IngotError(Exception):
         """The error as the last line of `--json` output."""
         fields = {"what": self.what, "where": self.where, "expected": self.expected, "found": self.found}
         known = {key: value for key, value in fields.items() if value is not None}
-        return {"error": type(self).__name__, "exit_code": self.exit_code, **known, "hint": self.hint}
+        public = next(cls.__name__ for cls in type(self).__mro__ if not cls.__name__.startswith("_"))
+        return {"error": public, "exit_code": self.exit_code, **known, "hint": self.hint}
 
 
 def printable(text: str) -> str:

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from ingot.cli import main
 from ingot.demo import assets
 from ingot.record import read_record
+from tests.quantize.gguf import models
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 DATES = assets.tasks()[1]
@@ -99,12 +101,64 @@ def test_a_gguf_is_run_by_llama_cpp_and_its_result_goes_into_the_record_that_nam
     assert main(["verify", "-q", str(made), "--read"]) == 0
 
 
+def test_files_of_one_artifact_and_a_checkpoint_stand_in_one_table_and_on_one_page(
+    artifact: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, report = tmp_path / "gguf", tmp_path / "report.html"
+    samples.write_text("\n".join(samples.read_text().splitlines()[:2]))
+    types = "gguf:Q8_0,gguf:Q6_K"
+    assert main(["merge", "-q", str(assets.base()), str(DATES.adapter), "-o", str(made), "--to", types]) == 0
+    files = [f"ingot-demo-base-dates-{name}.gguf" for name in ("Q8_0", "Q6_K")]
+    command = ["validate", *(str(made / name) for name in files), str(artifact), "--reference", REFERENCE]
+    settings = ["--samples", str(samples), "--chat", "--new-tokens", "16", "--dtype", "float32"]
+    capsys.readouterr()
+    assert main([*command, *settings, "--work", str(tmp_path / "work"), "--report", str(report)]) == 0
+    shown = capsys.readouterr().out
+    assert "All 3 candidates are within their limits" in shown
+    assert [line for line in shown.splitlines() if line.startswith("Recorded")] == [
+        f"Recorded   {made}/ingot.json", f"Recorded   {artifact}/ingot.json"
+    ]  # fmt: skip
+    kept = read_record((made / "ingot.json").read_bytes()).statement.predicate.run.evaluations
+    assert [one["candidate"]["name"] for one in kept] == files
+    page = report.read_text(encoding="utf-8")
+    for name in (*files, "those of a GGUF are not compared here"):
+        assert name in page
+    assert main(["verify", "-q", str(made), "--read"]) == 0
+
+
+def test_a_gguf_with_another_vocabulary_fails_and_every_reason_is_told(
+    samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {**models.SIZES, "vocab_size": 512}
+    monkeypatch.setitem(models.MODELS, "pieces", ("LlamaForCausalLM", "LlamaConfig", sizes))
+    monkeypatch.setattr(models, "PIECES", ("pieces",))
+    models.save_model("pieces", tmp_path / "other", torch.bfloat16)
+    made = tmp_path / "gguf"
+    assert main(["quantize", "-q", str(tmp_path / "other"), "-o", str(made), "--to", "gguf:Q8_0"]) == 0
+    capsys.readouterr()
+    command = ["validate", str(made), "--reference", REFERENCE, "--samples", str(samples), "--new-tokens", "4"]
+    assert main([*command, "--no-record", "--json", "--work", str(tmp_path / "work")]) == 1
+    captured = capsys.readouterr()
+    evaluation, last = (json.loads(line) for line in captured.out.splitlines()[-2:])
+    assert [line.partition(":")[0] for line in captured.err.splitlines()] == ["error", "hint"]
+    (one,) = evaluation["candidates"]
+    assert (one["tokens"]["samples"], one["tokens"]["same"]) == (4, 0)
+    assert one["logits"] is None
+    assert any("the vocabularies differ: 2048 logits in the reference, 512" in text for text in one["left_out"])
+    assert not one["gates"][0]["ok"]
+    assert last["what"].startswith("a gate failed: tokens: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["MERGED"], 2, "--reference BASE+ADAPTER is missing"),
         (["--reference", "REFERENCE"], 2, "CANDIDATE is missing"),
         (["/no/such", "--reference", "REFERENCE"], 10, "/no/such"),
+        (["none.gguf", "--reference", "REFERENCE", "--samples", "SAMPLES"], 10, "does not exist - at none.gguf"),
+        (["README.gguf", "--reference", "REFERENCE"], 2, "nothing to compare by - at README.gguf"),
+        (["README.gguf+LORA", "--reference", "REFERENCE"], 2, "an adapter is not put on a GGUF"),
+        (["README.gguf", "--reference", "REFERENCE", "--samples", "SAMPLES", "--stream-layers"], 2, "streamed"),
         (["MERGED", "--reference", "/no/base+LORA"], 10, "/no/base"),
         (["MERGED", "--reference", "BASE+"], 2, "ADAPTER is empty"),
         (["MERGED", "--reference", "BASE+LORA=zero"], 2, "no number"),
@@ -115,7 +169,6 @@ def test_a_gguf_is_run_by_llama_cpp_and_its_result_goes_into_the_record_that_nam
         (["MERGED", "--reference", "REFERENCE", "--min-top"], 2, "no such option"),
         (["MERGED", "--reference", "REFERENCE", "--device", "gpu"], 2, "no such device"),
         (["MERGED", "--reference", "REFERENCE", "--device", "cuda:99"], 18, "CUDA"),
-        (["model.gguf", "--reference", "REFERENCE"], 10, "the model does not exist"),
         (["README.gguf", "--reference", "REFERENCE", "--samples", "SAMPLES"], 10, "does not begin with GGUF"),
         (["BASE", "--reference", "model.gguf+LORA"], 2, "not put on a GGUF"),
         (["http://127.0.0.1:9/v1", "--reference", "REFERENCE", "--samples", "SAMPLES"], 2, "127.0.0.1"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from ingot.errors import BaseError, UnsafeInputError, UsageError
 from ingot.validate.gguf_files import GgufFiles, GgufModel, gguf_subject, locate_gguf
@@ -56,6 +58,55 @@ def test_what_is_no_gguf_never_reaches_llama_cpp(tmp_path: Path) -> None:
     (tmp_path / "link.gguf").symlink_to("/etc/hostname")
     with pytest.raises(UnsafeInputError, match="out of its folder"):
         GgufFiles.open(locate_gguf(tmp_path / "link.gguf"))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 20, 300_000])
+def test_what_is_cut_off_is_said_with_a_way_out(kept: int, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.gguf").write_bytes(gguf_of(made, "Q4_K_M").read_bytes()[:kept])
+    with pytest.raises(BaseError, match=rf"cut off: expected at least \d+ bytes, found {kept}") as refusal:
+        GgufFiles.open(locate_gguf(tmp_path / "short.gguf"))
+    assert "--to gguf:TYPE" in (refusal.value.hint or "")
+    assert refusal.value.as_json()["error"] == "BaseError"
+
+
+def gguf_with(path: Path, **keys: str | int) -> Path:
+    writer = GGUFWriter(path, "llama")
+    for key, value in keys.items():
+        add = writer.add_string if isinstance(value, str) else writer.add_uint16
+        add(key.replace("_", "."), value)  # type: ignore[arg-type]
+    writer.add_tensor("a.weight", np.zeros((1, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["adapter", "imatrix", "mmproj"])
+def test_a_gguf_of_something_else_is_no_model(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseError, match=f"holds no model: expected general.type model, found {kind}"):
+        GgufFiles.open(locate_gguf(gguf_with(tmp_path / "other.gguf", general_type=kind)))
+    GgufFiles.open(locate_gguf(gguf_with(tmp_path / "silent.gguf"))).close()
+
+
+def test_a_file_of_a_split_under_another_name_is_refused(tmp_path: Path) -> None:
+    def part(name: str, number: int, count: int = 2) -> Path:
+        return gguf_with(tmp_path / name, split_no=number, split_count=count)
+
+    first, second = part("m-00001-of-00002.gguf", 0), part("m-00002-of-00002.gguf", 1)
+    GgufFiles.open(locate_gguf(second)).close()
+    second.rename(tmp_path / "second.gguf")
+    with pytest.raises(BaseError, match=r"expected the name of file 2 of 2, NAME-00002-of-00002\.gguf - at second"):
+        GgufFiles.open(locate_gguf(tmp_path / "second.gguf"))
+    part("m-00002-of-00002.gguf", 0)
+    with pytest.raises(BaseError, match=r"name of file 1 of 2, .* - at m-00002"):
+        GgufFiles.open(locate_gguf(first))
+    part("m-00002-of-00002.gguf", 1, 3)
+    with pytest.raises(BaseError, match=r"name of file 2 of 3"):
+        GgufFiles.open(locate_gguf(first))
+    gguf_with(tmp_path / "m-00002-of-00002.gguf", split_no="one")
+    with pytest.raises(UnsafeInputError, match=r"split\.\*"):
+        GgufFiles.open(locate_gguf(first))
 
 
 def test_the_subject_names_type_and_runtime_and_its_digest_is_of_the_bytes(made: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,9 +184,14 @@ def test_the_record_gets_figures_and_digests_and_no_text_of_the_samples(request_
     ("changes", "error", "words"),
     [
         ({"reference": "BASE", "samples": ()}, UsageError, "nothing to compare by"),
+        ({"candidates": ("model.gguf",), "samples": ()}, UsageError, r"nothing to compare by - at model\.gguf"),
+        ({"candidates": ("http://127.0.0.1:9/v1",), "samples": ()}, UsageError, "nothing to compare by"),
+        ({"candidates": ("BASE+LORA",), "samples": ()}, UsageError, "nothing to compare by"),
         ({"candidates": ("http://127.0.0.1:9/v1",), "stream_layers": True}, UsageError, "endpoint"),
         ({"candidates": ("model.gguf",), "stream_layers": True}, UsageError, "GGUF"),
         ({"candidates": ("model.gguf",)}, BaseError, "does not exist"),
+        ({"candidates": ("TEXT",)}, BaseError, "does not begin with GGUF"),
+        ({"reference": "TEXT"}, BaseError, "does not begin with GGUF"),
         ({"samples": (), "stream_layers": True}, UsageError, "need samples"),
         ({"samples": ("/no/such.jsonl",)}, UsageError, "sample file"),
         ({"metric": "containz"}, UsageError, "no such metric"),
@@ -193,9 +199,17 @@ def test_the_record_gets_figures_and_digests_and_no_text_of_the_samples(request_
     ],
 )
 def test_what_cannot_be_is_refused_before_any_model_is_loaded(
-    request_of: Request, changes: dict[str, Any], error: type[Exception], words: str
+    request_of: Request, changes: dict[str, Any], error: type[Exception], words: str, tmp_path: Path
 ) -> None:
-    changes = {k: v.replace("BASE", str(assets.base())) if isinstance(v, str) else v for k, v in changes.items()}
+    (tmp_path / "text.gguf").write_text("hello, this is a text\n")
+    places = {"BASE": assets.base(), "LORA": assets.tasks()[1].adapter, "TEXT": tmp_path / "text.gguf"}
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(placed, value))
+        return re.sub("BASE|LORA|TEXT", lambda found: str(places[found[0]]), value) if isinstance(value, str) else value
+
+    changes = {key: placed(value) for key, value in changes.items()}
     with pytest.raises(error, match=words):
         check(replace(request_of, **changes))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ingot.errors import BaseError, UsageError
+from ingot.errors import BaseError, UnsafeInputError, UsageError, printable
 from ingot.formats.gguf import GgufHeader, read_gguf
 from ingot.formats.strict_json import dumps_canonical
 from ingot.quantize.gguf.types import FILE_TYPES, file_type_id
@@ -19,6 +19,7 @@ from ingot.validate.models.llama_process import runtime
 from ingot.validate.result import Subject
 
 SUFFIX = ".gguf"
+_HINT = "Get the file again, or make one with `ingot merge BASE ADAPTER --to gguf:TYPE`."
 #: A file of a split: which one, of how many.
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
@@ -72,7 +73,8 @@ def _split_of(file: Path) -> tuple[Path, ...]:
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         what = "a file of a split GGUF is missing" if count > 1 else "the model does not exist"
-        raise BaseError(what, where=file if count <= 1 else missing[0], hint="Check the spelling of the path.")
+        hint = "Check the spelling of the path." if count <= 1 else "Put all files of the split into one directory."
+        raise BaseError(what, where=file if count <= 1 else missing[0], hint=hint)
     return files
 
 
@@ -86,12 +88,14 @@ class GgufFiles:
 
     @classmethod
     def open(cls, model: GgufModel) -> Self:
-        """Raises BaseError, UnsafeInputError: a file cannot be read, or is no GGUF."""
+        """Raises BaseError, UnsafeInputError: a file cannot be read, or is no GGUF of a model."""
         with ExitStack() as stack:
             inputs, headers = [], []
             for path in model.files:
-                inputs.append(stack.enter_context(InputFile.open(path.parent, path.name, error=BaseError)))
-                headers.append(read_gguf(inputs[-1].fd, file=path.name, incomplete=BaseError))
+                inputs.append(stack.enter_context(InputFile.open(path.parent, path.name, error=_NoModel)))
+                headers.append(read_gguf(inputs[-1].fd, file=path.name, incomplete=_NoModel))
+            _check_kind(headers[0], model)
+            _check_split(headers, model)
             stack.pop_all()
         return cls(model, tuple(inputs), headers[0])
 
@@ -116,6 +120,35 @@ class GgufFiles:
         """Idempotent."""
         for file in self.inputs:
             file.close()
+
+
+class _NoModel(BaseError):
+    default_hint = _HINT
+
+
+def _check_kind(header: GgufHeader, model: GgufModel) -> None:
+    """llama.cpp would tell of a key that is missing, or of an architecture that it does not know."""
+    kind = header.keys.get("general.type", "model")
+    if kind != "model":
+        raise BaseError(
+            "the GGUF holds no model", where=model.name, expected="general.type model", found=printable(str(kind)),
+            hint="Name the model's own file; an adapter is merged into one by `ingot merge --to gguf:TYPE`.",
+        )  # fmt: skip
+
+
+def _check_split(headers: Sequence[GgufHeader], model: GgufModel) -> None:
+    """llama.cpp finds the files of a split by their names alone."""
+    for number, (path, header) in enumerate(zip(model.files, headers, strict=True)):
+        place, count = (header.keys.get(f"split.{key}") or 0 for key in ("no", "count"))
+        if not isinstance(place, int) or not isinstance(count, int):
+            raise UnsafeInputError("a key has a type that no writer gives it", where=f"{path.name}: split.*")
+        said = place + 1, count or 1
+        if said != (number + 1, len(headers)):
+            raise BaseError(
+                "a file of a split GGUF has another one's name", where=path.name,
+                expected=f"the name of file {said[0]} of {said[1]}, NAME-{said[0]:05d}-of-{said[1]:05d}.gguf",
+                hint="Give the files the names back that they were made with.",
+            )  # fmt: skip
 
 
 def gguf_subject(files: GgufFiles) -> Subject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from ingot.merge import checked_device
 from ingot.validate.answers.metrics import Metric, metric_for
 from ingot.validate.answers.samples import SampleFile, read_samples
 from ingot.validate.gates import Limits
-from ingot.validate.gguf_files import GgufModel, locate_gguf
+from ingot.validate.gguf_files import GgufFiles, GgufModel, locate_gguf
 from ingot.validate.model import Progress
 from ingot.validate.models.llama_process import runtime
 from ingot.validate.spec import Kind, Located, Spec, locate_spec, parse_spec
@@ -118,7 +118,7 @@ def check(request: Request) -> Checked:
 
     Raises:
         UsageError: a spec, a sample file or a metric is at fault, or there is nothing to compare by.
-        BaseError, AdapterError: a model is not there.
+        BaseError, AdapterError, UnsafeInputError: a model is not there, or a GGUF is none.
         MissingComponent: there is nothing here that runs a GGUF, or not the device.
     """
     checked_device(request.device)
@@ -128,8 +128,8 @@ def check(request: Request) -> Checked:
         runtime()
     files = read_samples(request.samples, request.metric)
     tasks = tuple((file, metric_for(file)) for file in files)
-    if not tasks and not request.harness and specs[0].kind is not Kind.ADAPTED:
-        raise UsageError("there is nothing to compare by", hint="Pass --samples FILE.jsonl or --tasks NAME.")
+    if not tasks and not request.harness:
+        _check_weights(specs[0], specs[1:])
     if request.stream_layers and kinds & {Kind.ENDPOINT, Kind.GGUF}:
         raise UsageError("the layers of an endpoint or a GGUF cannot be streamed", hint="Leave --stream-layers out.")
     if request.harness:
@@ -142,7 +142,19 @@ def check(request: Request) -> Checked:
     return Checked(request, reference, tuple(candidates), tasks)
 
 
+def _check_weights(reference: Spec, candidates: Sequence[Spec]) -> None:
+    """Without samples weights are all that is compared. Raises UsageError where a model has none to compare."""
+    for spec in candidates:
+        if reference.kind is not Kind.ADAPTED or spec.kind is not Kind.CHECKPOINT:
+            hint = "Pass --samples FILE.jsonl or --tasks NAME."
+            raise UsageError("there is nothing to compare by", where=spec.text, hint=hint)
+
+
 def _located(spec: Spec) -> Located | GgufModel | None:
     if spec.kind is Kind.ENDPOINT:
         return None
-    return locate_gguf(Path(spec.base).expanduser()) if spec.kind is Kind.GGUF else locate_spec(spec)
+    if spec.kind is not Kind.GGUF:
+        return locate_spec(spec)
+    model = locate_gguf(Path(spec.base).expanduser())
+    GgufFiles.open(model).close()  # what is wrong with it is said now, not after the reference has run
+    return model

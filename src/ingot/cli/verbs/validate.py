@@ -210,7 +210,7 @@ def _write_report(path: Path, evaluation: Evaluation) -> None:
 
 
 def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
-    """Add each candidate's result to its own record, where it is an artifact of ingot; returns their names."""
+    """Add each candidate's result to its own record, where it is an artifact of ingot; returns the records."""
     from ingot.record import add_evaluation
     from ingot.storage import RECORD_NAME
     from ingot.validate.report.brief import brief
@@ -221,7 +221,7 @@ def _record(checked: Checked, evaluation: Evaluation) -> list[str]:
         if path is not None:
             add_evaluation(path, brief(evaluation, candidate))
             recorded.append(str(path / RECORD_NAME))
-    return recorded
+    return list(dict.fromkeys(recorded))
 
 
 def _artifact(side: Side) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,13 @@ def loading(what: str) -> Iterator[None]:
     """
     import transformers
 
-    logging: Any = transformers.utils.logging
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    talk: Any = transformers.utils.logging
+    verbosity, bar = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    other = logging.getLogger("bitsandbytes")  # PEFT imports it; it advises on kernels that nothing here runs
+    level = other.level
+    other.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -49,9 +53,10 @@ def loading(what: str) -> Iterator[None]:
     except Exception as error:  # model classes, quantizers and tokenizers fail each in their own way
         raise Unsupported(f"{what} cannot be loaded: {first_line(error)}") from error
     finally:
-        logging.set_verbosity(verbosity)
+        other.setLevel(level)
+        talk.set_verbosity(verbosity)
         if bar:
-            logging.enable_progress_bar()
+            talk.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:

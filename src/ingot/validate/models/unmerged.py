@@ -36,7 +36,8 @@ def apply(model: Any, adapters: Sequence[Weighted], *, from_meta: bool = False) 
     if not adapters:
         return model
     need("peft", "accelerate")
-    from peft import PeftConfig, PeftModel
+    with loading("PEFT"):
+        from peft import PeftConfig, PeftModel
 
     for weighted in adapters:
         _refuse(weighted, several=len(adapters) > 1, from_meta=from_meta)
