@@ -12,11 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
-from ingot.merge import SPARE_NBYTES, Job
+from ingot.merge import Job, running
+from ingot.merge.running import SPARE_NBYTES
 from tests.battery.figure import Count, Figure, Report, scaled
 from tests.battery.workshop import Content, Workshop, cli, difference, leavings, llama_model, workshop
 
@@ -110,19 +112,16 @@ def _disk(path: Path, size: int) -> Iterator[Path]:
 @contextmanager
 def _ballast(path: Path, left: int) -> Iterator[None]:
     """Fill the disk right after the run has looked at its room."""
-    really = Job._check_room
+    really = running.check_room
 
-    def check_room(job: Job) -> None:
-        really(job)
+    def check_room(jobs: Sequence[Job]) -> None:
+        really(jobs)
         room = os.statvfs(path.parent)
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - left))
 
-    Job._check_room = check_room  # type: ignore[method-assign, assignment]
-    try:
+    with mock.patch.object(running, "check_room", check_room):
         yield
-    finally:
-        Job._check_room = really  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from ingot.adapters.factor import Factor
 from ingot.adapters.terms import LowRank, Replace
-from ingot.engine.outcome import FileDigest, Outcome, Run
+from ingot.engine.outcome import FileDigest, Outcome, Output, Run
 from ingot.engine.run import execute
 from ingot.errors import BaseError, CheckFailed
 from ingot.formats.safetensors import read_header
@@ -146,7 +146,9 @@ def merge(root: Path, out: Path, /, **names: Any) -> Outcome:
         run = Run(
             PosixDisk(), 1, "cpu", "0.1.0", threading.Event(), lambda _: None, memory=DigestMemory(root / "cache")
         )
-        return execute(make_plan(base, adapter, **names), base, [adapter], out, run, finish)
+        (outcome,) = execute([Output(make_plan(base, adapter, **names), out, finish)], base, [adapter], run)
+        assert isinstance(outcome, Outcome)
+        return outcome
 
 
 def copy_of(artifact: Path, to: Path) -> Path:

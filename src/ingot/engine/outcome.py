@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from ingot.engine.chunk import Sampled
 from ingot.engine.pump import Progress
+from ingot.errors import IngotError, NonFiniteError, OutputError
 from ingot.plan.model import Plan
 from ingot.storage.digest_memory import DigestMemory
 from ingot.storage.disk import Disk
@@ -70,10 +73,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """How a plan is executed: nothing here changes a byte of the weights, except `device`, which is recorded.
-
-    `notes` is a digest of what the last small files tell beside the plan; a resume must agree in it.
-    """
+    """How plans are executed: nothing here changes a byte of the weights, except `device`, which is recorded."""
 
     disk: Disk
     jobs: int
@@ -82,7 +82,6 @@ class Run:
     stop: threading.Event
     progress: Progress
     restart: bool = False
-    notes: str = ""
     memory: DigestMemory = field(default_factory=DigestMemory)
 
 
@@ -90,16 +89,49 @@ class Run:
 Finish = Callable[[Outcome], tuple[Mapping[str, bytes], Callable[[Outcome], bytes]]]
 
 
+@dataclass(frozen=True)
+class Output:
+    """One artifact that a run is to make.
+
+    `identity` is what a resume must agree in beyond the plan and its inputs.
+    """
+
+    plan: Plan
+    target: Path
+    finish: Finish
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Making:
+    """One artifact under way. `failure` is an error of its own, which ends it while the run's others go on."""
+
+    output: Output
+    staging: Staging
+    outcome: Outcome
+    failure: IngotError | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.failure is None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What is done for this artifact and no other.
+
+        A value that its format cannot hold, or a fault of its target, ends it alone. Any other error is the run's.
+        """
+        try:
+            yield
+        except (NonFiniteError, OutputError) as error:
+            self.failure = self.failure or error
+
+
 class Sink(Protocol):
-    """Writes the large files of an artifact: safetensors shards, or a GGUF."""
+    """Writes the large files of artifacts: safetensors shards, or GGUFs."""
 
-    def identity(self) -> Mapping[str, str]:
-        """What a resume must agree in, beyond the plan and its inputs."""
-
-    def write(
-        self, plan: Plan, base: Files, adapters: Sequence[Files], staging: Staging, run: Run, outcome: Outcome
-    ) -> Mapping[str, str]:
-        """Write what is not finished yet, and note it in `outcome`; returns digests of base files learnt on the way.
+    def write(self, makings: Sequence[Making], base: Files, adapters: Sequence[Files], run: Run) -> Mapping[str, str]:
+        """Write what is not finished yet, and note it in the outcomes; returns digests of base files learnt on the way.
 
         Raises what `run.execute` raises.
         """

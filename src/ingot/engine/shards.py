@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ingot.engine.chunk import Sampled
-from ingot.engine.outcome import FileDigest, Files, Outcome, Run
+from ingot.engine.outcome import FileDigest, Files, Making, Outcome, Run
 from ingot.engine.pump import Pump, Running, ShardResult
 from ingot.formats.index import build_index
 from ingot.plan.model import Plan, ShardPlan
@@ -23,12 +23,10 @@ _TOGETHER = 2
 class ShardSink:
     """See `outcome.Sink`."""
 
-    def identity(self) -> Mapping[str, str]:
-        return {}
-
-    def write(
-        self, plan: Plan, base: Files, adapters: Sequence[Files], staging: Staging, run: Run, outcome: Outcome
-    ) -> Mapping[str, str]:
+    def write(self, makings: Sequence[Making], base: Files, adapters: Sequence[Files], run: Run) -> Mapping[str, str]:
+        """Of one artifact: another one's shards are moved in a pass of their own."""
+        (making,) = makings
+        plan, staging, outcome = making.output.plan, making.staging, making.outcome
         learnt = _write_shards(plan, base, adapters, staging, run, outcome)
         for name, data in _small_files(plan, base, adapters).items():
             write_small(staging, name, data, outcome)

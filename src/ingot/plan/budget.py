@@ -106,8 +106,13 @@ def _basis_nbytes(op: Op) -> int:
 
 
 def free_nbytes(target: Path) -> int:
-    """Free bytes for this user where `target` will stand; its nearest existing parent is asked."""
+    """Free bytes for this user where `target` will stand."""
+    return shutil.disk_usage(nearest(target)).free
+
+
+def nearest(target: Path) -> Path:
+    """`target`, or its nearest parent that exists: it stands on the same disk."""
     at = target.absolute()
     while not at.exists():
         at = at.parent
-    return shutil.disk_usage(at).free
+    return at

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.engine.merged import MergedRows
-from ingot.engine.outcome import FileDigest, Files, Outcome, Run, Stretch
+from ingot.engine.outcome import FileDigest, Files, Making, Run, Stretch
 from ingot.engine.shards import side_files
 from ingot.errors import BaseError, UsageError
 from ingot.plan.model import Plan
@@ -19,8 +19,7 @@ from ingot.quantize.gguf.bridge.rows import ConvertedRows
 from ingot.quantize.gguf.document import Document, make_document, source_type
 from ingot.quantize.gguf.imatrix import read_imatrix
 from ingot.quantize.gguf.layout import GgufFile
-from ingot.quantize.gguf.sink import Written, quantized, write
-from ingot.storage.staging import Staging
+from ingot.quantize.gguf.sink import Writing, Written, quantized, write
 
 
 def document_of(
@@ -67,30 +66,42 @@ def digest_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class GgufSink:
-    """See `engine.outcome.Sink`."""
+    """See `engine.outcome.Sink`. `documents` are those of the artifacts, in their order, and `share_rows`."""
 
-    document: Document
+    documents: tuple[Document, ...]
 
-    def identity(self) -> Mapping[str, str]:
-        return {"quantizers": " ".join(f"{of}:{by}" for of, by in self.document.backends.items())}
-
-    def write(
-        self, plan: Plan, base: Files, adapters: Sequence[Files], staging: Staging, run: Run, outcome: Outcome
-    ) -> Mapping[str, str]:
-        outcome.backends = dict(self.document.backends)
-        formats = self.document.formats
-        with _rows(self.document, plan, base, adapters, run.device) as source:
-            written = write(formats, source, staging, jobs=run.jobs, stop=run.stop, progress=run.progress)
-        files = {file.name: file for of in formats for file in of.files}
-        for done in written:
-            outcome.files.append(FileDigest(done.name, done.nbytes, done.sha256))
-            outcome.stretches[done.name] = stretches(files[done.name], done)
-            if done.resumed:
-                outcome.resumed.append(done.name)
-                run.progress(done.nbytes)
-            else:
-                outcome.written_nbytes += done.nbytes
+    def write(self, makings: Sequence[Making], base: Files, adapters: Sequence[Files], run: Run) -> Mapping[str, str]:
+        writings = [Writing(making, document.formats) for making, document in zip(makings, self.documents, strict=True)]
+        with _rows(self.documents[0], makings[0].output.plan, base, adapters, run.device) as source:
+            write(writings, source, jobs=run.jobs, stop=run.stop, progress=run.progress)
+        for writing, document in zip(writings, self.documents, strict=True):
+            if writing.making.alive:
+                writing.making.outcome.backends = dict(document.backends)
+                _note(writing, run)
         return {}
+
+
+def identity(document: Document) -> dict[str, str]:
+    """What a resume must agree in, beyond the plan and its inputs."""
+    return {"quantizers": " ".join(f"{of}:{by}" for of, by in document.backends.items())}
+
+
+def share_rows(documents: Sequence[Document]) -> bool:
+    """Whether one source gives the rows of all: the plan's ops, or the same converter that says the same."""
+    return all((one.converter, one.described) == (documents[0].converter, documents[0].described) for one in documents)
+
+
+def _note(writing: Writing, run: Run) -> None:
+    outcome = writing.making.outcome
+    for file in writing.files:
+        done = writing.done[file.name]
+        outcome.files.append(FileDigest(done.name, done.nbytes, done.sha256))
+        outcome.stretches[done.name] = stretches(file, done)
+        if done.resumed:
+            outcome.resumed.append(done.name)
+            run.progress(done.nbytes)
+        else:
+            outcome.written_nbytes += done.nbytes
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Writes GGUF files from merged rows: each row is read and merged once, and quantized for every format that wants it.
+"""Writes GGUF files from merged rows: each row is read and merged once, and quantized for every format, of
+every artifact, that wants it.
 
 The unit of work is a few rows of one tensor (`assemble.units`). Units know nothing of each other: each is assembled,
 quantized and written to its place, so threads need no queue and memory is a few units a thread.
@@ -10,11 +11,12 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
+from ingot.engine.outcome import Making
 from ingot.errors import Interrupted, NonFiniteError
 from ingot.quantize.gguf.architecture import GgufTensor
 from ingot.quantize.gguf.assemble import Array, RowSource, units
@@ -22,7 +24,6 @@ from ingot.quantize.gguf.layout import ALIGNMENT, Entry, GgufFile
 from ingot.quantize.gguf.quantizer import Quantizer
 from ingot.storage.journal import Finished
 from ingot.storage.staged_file import StagedFile
-from ingot.storage.staging import Staging
 
 Progress = Callable[[int], None]
 _HASHED_NBYTES = 8 << 20
@@ -54,35 +55,59 @@ class Written:
     resumed: bool = False
 
 
+@dataclass
+class Writing:
+    """The files of one artifact while they are written."""
+
+    making: Making
+    formats: tuple[Format, ...]
+    done: dict[str, Written] = field(default_factory=dict)
+    open_files: dict[str, StagedFile] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[GgufFile]:
+        return [file for of in self.formats for file in of.files]
+
+    def begin(self) -> None:
+        """Take over what an earlier run of the same plan has finished; create the others."""
+        staging = self.making.staging
+        for file in self.files:
+            if found := staging.trust(file.name):
+                self.done[file.name] = _taken_over(file.name, found)
+        for file in self.files:
+            if file.name not in self.done:
+                staged = self.open_files[file.name] = staging.create(file.name, file.nbytes, direct=False)
+                staged.write_at(file.header, 0)
+
+    def finish(self, stop: threading.Event) -> None:
+        """Commit what was created."""
+        for file in self.files:
+            if file.name in self.open_files:
+                staged = self.open_files[file.name]
+                running = _digests(staged, file, stop)
+                self.making.staging.commit(staged, running[-1], {"running": list(running)})
+                self.done[file.name] = Written(file.name, file.nbytes, running[-1], running)
+
+
 def write(
-    formats: Sequence[Format],
-    source: RowSource,
-    staging: Staging,
-    *,
-    jobs: int,
-    stop: threading.Event,
-    progress: Progress,
-) -> list[Written]:
-    """Write every file of every format; those that an earlier run of the same plan has finished are taken over.
+    writings: Sequence[Writing], source: RowSource, *, jobs: int, stop: threading.Event, progress: Progress
+) -> None:
+    """Write every file of every artifact.
+
+    A value that a type cannot hold, or a fault of a target, ends its artifact alone (`Making.alone`).
 
     Raises:
-        NonFiniteError: a value is NaN, infinite, or beyond a type's range; names the tensor.
+        NonFiniteError: a merged value is NaN or infinite; names the tensor.
         ResourceError, Interrupted.
     """
-    done = {file.name: _taken_over(file.name, found)
-            for of in formats for file in of.files if (found := staging.trust(file.name))}  # fmt: skip
-    open_files: dict[str, StagedFile] = {}
-    for file in (file for of in formats for file in of.files if file.name not in done):
-        staged = open_files[file.name] = staging.create(file.name, file.nbytes, direct=False)
-        staged.write_at(file.header, 0)
-    places = _places(formats, open_files)
-    _run_all(places, source, jobs, stop, progress)
-    for file in (file for of in formats for file in of.files if file.name in open_files):
-        staged = open_files[file.name]
-        running = _digests(staged, file, stop)
-        staging.commit(staged, running[-1], {"running": list(running)})
-        done[file.name] = Written(file.name, file.nbytes, running[-1], running)
-    return [done[file.name] for of in formats for file in of.files]
+    for writing in writings:
+        with writing.making.alone():
+            writing.begin()
+    _run_all(_places(writings), source, jobs, stop, progress)
+    for writing in writings:
+        if writing.making.alive:
+            with writing.making.alone():
+                writing.finish(stop)
 
 
 def _taken_over(name: str, found: Finished) -> Written:
@@ -93,24 +118,24 @@ def _taken_over(name: str, found: Finished) -> Written:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one format has a tensor."""
+    """Where one format of an artifact has a tensor."""
 
+    making: Making
     of: Format
     entry: Entry
     staged: StagedFile
 
 
-def _places(
-    formats: Sequence[Format], open_files: Mapping[str, StagedFile]
-) -> list[tuple[GgufTensor, tuple[_Place, ...]]]:
+def _places(writings: Sequence[Writing]) -> list[tuple[GgufTensor, tuple[_Place, ...]]]:
     """Every tensor that is still to be written, with all its places."""
     found: dict[str, tuple[GgufTensor, list[_Place]]] = {}
-    for of in formats:
-        for file in of.files:
-            if file.name in open_files:
-                for entry in file.entries:
-                    places = found.setdefault(entry.tensor.name, (entry.tensor, []))[1]
-                    places.append(_Place(of, entry, open_files[file.name]))
+    for writing in writings:
+        for of in writing.formats:
+            for file in of.files:
+                if file.name in writing.open_files:
+                    for entry in file.entries:
+                        places = found.setdefault(entry.tensor.name, (entry.tensor, []))[1]
+                        places.append(_Place(writing.making, of, entry, writing.open_files[file.name]))
     return [(tensor, tuple(places)) for tensor, places in found.values()]
 
 
@@ -121,7 +146,7 @@ def _run_all(
     stop: threading.Event,
     progress: Progress,
 ) -> None:
-    """Every unit of every tensor, by `jobs` threads in the order of the tensors; the first failure ends them all."""
+    """Every unit of every tensor, by `jobs` threads in the order of the tensors; the run's first failure ends all."""
     tasks = ((tensor, at, *unit) for tensor, at in places for unit in units(tensor))
     taking = threading.Lock()
     failed = threading.Event()
@@ -135,8 +160,9 @@ def _run_all(
                     return
                 _check(stop)
                 tensor, at, begin, end = task
-                rows = source.rows(tensor, begin, end)
-                progress(sum(_write_rows(place, rows, begin) for place in at))
+                if any(place.making.alive for place in at):
+                    rows = source.rows(tensor, begin, end)
+                    progress(sum(_write_rows(place, rows, begin) for place in at))
         except BaseException:
             failed.set()
             raise
@@ -148,13 +174,17 @@ def _run_all(
 
 def _write_rows(place: _Place, rows: Array, begin: int) -> int:
     """Quantize rows, the first of which is row `begin` of the tensor, and write them; returns the bytes."""
-    entry = place.entry
-    data = quantized(place.of, entry, rows, begin)
-    at = entry.begin + begin * entry.row_nbytes
-    last = begin + len(rows) == entry.nbytes // entry.row_nbytes
-    padding = bytes(-entry.nbytes % ALIGNMENT) if last else b""
-    place.staged.write_at(data if not padding else bytes(data) + padding, at)
-    return data.nbytes
+    nbytes = 0
+    if place.making.alive:
+        with place.making.alone():
+            entry = place.entry
+            data = quantized(place.of, entry, rows, begin)
+            at = entry.begin + begin * entry.row_nbytes
+            last = begin + len(rows) == entry.nbytes // entry.row_nbytes
+            padding = bytes(-entry.nbytes % ALIGNMENT) if last else b""
+            place.staged.write_at(data if not padding else bytes(data) + padding, at)
+            nbytes = data.nbytes
+    return nbytes
 
 
 def quantized(of: Format, entry: Entry, rows: Array, begin: int) -> memoryview:
