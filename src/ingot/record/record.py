@@ -120,7 +120,7 @@ def _internals(outcome: Outcome) -> Internals:
         device=outcome.device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         ingot=__version__,
-        libraries=_versions(),
+        libraries=versions(),
         backends=outcome.backends,
     )
 
@@ -130,7 +130,8 @@ def _by_chance(plan: Plan) -> bool:
     return Method(plan.options.method).by_chance or any(op.rounding is Rounding.STOCHASTIC for op in plan.ops)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that may matter, as far as they are installed."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
