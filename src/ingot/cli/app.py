@@ -12,6 +12,7 @@ from ingot.cli.verbs.doctor import doctor
 from ingot.cli.verbs.export_lora import export_lora
 from ingot.cli.verbs.extract import extract
 from ingot.cli.verbs.imatrix import imatrix
+from ingot.cli.verbs.init import init
 from ingot.cli.verbs.inspect import inspect
 from ingot.cli.verbs.merge import merge
 from ingot.cli.verbs.plan import plan
@@ -47,5 +48,8 @@ def app(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (plan, merge, quantize, verify, validate, extract, imatrix, export_lora, registry, inspect, demo, doctor):
+for _verb in (
+    plan, merge, quantize, verify, validate, extract, imatrix,
+    export_lora, init, registry, inspect, demo, doctor,
+):  # fmt: skip
     app.add_command(_verb)

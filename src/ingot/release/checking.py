@@ -17,6 +17,13 @@ from ingot.release.strict_yaml import Document, Path
 Form = TypeVar("Form", bound=msgspec.Struct)
 #: How many faults one message lists.
 _LISTED = 12
+#: msgspec's words, longest first, in ours.
+_KINDS = {
+    "`str` matching regex '^[A-Za-z0-9][A-Za-z0-9._+-]*$'": 'letters, digits and . _ + -, such as "1.2"',
+    "`str` matching regex '^[A-Za-z0-9][A-Za-z0-9._-]*$'": "letters, digits and . _ -",
+    "`str | object`": "text, or keys and values", "`int | str`": "text or a whole number",
+    "`bool`": "true or false", "`int`": "a whole number", "`float`": "a number", "`str`": "text",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,8 @@ def refuse(document: Document, faults: Iterable[Fault]) -> NoReturn:
     listed = [_sentence(document, fault) for fault in (first, *more)[:_LISTED]]
     if len(more) >= _LISTED:
         listed.append(f"and {len(more) + 1 - _LISTED} more")
-    hints = list(dict.fromkeys(fault.hint for fault in (first, *more) if fault.hint))
     what = f"{len(more) + 1} faults: {'; '.join(listed)}"
-    raise UsageError(what, where=document.name, hint=" ".join(hints[:3]) or _HINT)
+    raise UsageError(what, where=document.name, hint=_HINT)
 
 
 _HINT = "docs/release.md lists the keys; `ingot init --schema` prints them for editors."
@@ -60,7 +66,8 @@ def _sentence(document: Document, fault: Fault) -> str:
     at = document.where(fault.path).removeprefix(f"{document.name}:")
     text = f"line {at}: {fault.what}"
     text += f", expected {fault.expected}" if fault.expected else ""
-    return text + (f", found {fault.found}" if fault.found else "")
+    text += f", found {fault.found}" if fault.found else ""
+    return text + (f" ({fault.hint.rstrip('.')})" if fault.hint else "")
 
 
 @dataclass
@@ -93,7 +100,7 @@ class _Walk:
                 self._fault((*path, key), f"there is no key `{key}` here", hint=_near(key, fields))
         for name, one in fields.items():
             if one.required and name not in value:
-                self._fault(path, f"the key `{name}` is missing", hint=f"Add `{name}:`. {_HINT}")
+                self._fault(path, f"the key `{name}` is missing", hint=f"Add `{name}:`.")
         given = {name: one for name, one in fields.items() if name in value}
         found = {one.name: self.value(value[name], one.type, (*path, name)) for name, one in given.items()}
         return None if self.faults else struct(**found)
@@ -121,7 +128,7 @@ class _Walk:
                 hint = f'Quote it: "{raw}". Without quotes YAML reads another thing than text.'
                 self._fault(path, "this is not text", found=raw, hint=hint)
             else:
-                self._fault(path, _said(str(error)), found=_shown(value))
+                self._fault(path, "this is no such value", _wanted(str(error)), _shown(value))
             return None
 
     def _fault(
@@ -162,10 +169,12 @@ def _near(word: str, known: Iterable[str] | Mapping[str, object]) -> str | None:
     return f"There are: {', '.join(names)}."
 
 
-def _said(message: str) -> str:
-    """msgspec's sentence, without its path and beginning with a small letter."""
-    text = message.partition(" - at ")[0]
-    return text[:1].lower() + text[1:]
+def _wanted(message: str) -> str:
+    """What msgspec's sentence says that it expected, in words: "a number >= 0"."""
+    text = message.partition(" - at ")[0].partition(", got ")[0].removeprefix("Expected ")
+    for kind, words in _KINDS.items():
+        text = text.replace(kind, words)
+    return text
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,9 @@ _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
 def public(recipe: Recipe) -> dict[str, Any]:
     """The recipe as it was written, as JSON values, in public words."""
     tree: dict[str, Any] = _copied(recipe.written)
-    _set(tree, "base", "model", _named(recipe.base.model))
+    base = _named(recipe.base.model)
+    apart = isinstance(tree["base"], dict) and "revision" in tree["base"]
+    _set(tree, "base", "model", base.partition("@")[0] if apart else base)
     for number, entry in enumerate(recipe.adapters):
         _set(tree["adapters"], number, "adapter", _named(entry.adapter))
     for number, form in enumerate(recipe.formats):
