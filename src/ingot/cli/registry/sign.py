@@ -86,7 +86,7 @@ def _artifact(output: Output, ref: str, place: Path | None) -> Path:
     if is_artifact and (os.sep in ref or ref in (os.curdir, os.pardir)):
         return path
     try:
-        registry = opened(output, place)
+        registry = opened(place)
     except UsageError:
         if is_artifact:
             return path

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,8 +102,7 @@ class Verifier:
         material = signature.bundle.verification_material
         signer = self._check_kind(material)
         try:
-            # The library prints a warning on stdout, where only data may stand.
-            with contextlib.redirect_stdout(io.StringIO()):
+            with _quietly():
                 manifest = self._verifier.verify(signature)
         except Exception as error:  # the libraries below it have many ways to say no
             raise CheckFailed(self._refusal(error), where=SIGNATURE_NAME) from error
@@ -154,13 +154,24 @@ class Verifier:
                               found=", ".join(names) or "a certificate without a name")  # fmt: skip
 
     def _refusal(self, error: Exception) -> str:
-        if isinstance(self._trusted, TrustedKey):
-            return "the signature was not made with the private key of this public key, or was changed"
+        from cryptography.exceptions import InvalidSignature
+
+        if isinstance(error, InvalidSignature) or "Key mismatch" in str(error):
+            whose = "private key of this public key" if isinstance(self._trusted, TrustedKey) else "certificate's key"
+            return f"the signature was not made with the {whose}, or was changed"
         if type(error).__name__ == "X509StoreContextError":
             return f"the signer's certificate does not lead to one that is trusted ({error})"
         if "cannot be used for signing" in str(error):
             return "the signer's certificate is not for signing"
-        return "the signature was not made with the key of its certificate, or was changed"
+        return f"this is no signature that can be verified ({type(error).__name__})"
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The library prints a warning on stdout, where only data may stand, and calls what Python advises against."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _parsed(data: bytes) -> Any:
