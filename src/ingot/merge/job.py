@@ -19,7 +19,7 @@ from ingot.storage.disk import Disk
 from ingot.storage.inputs import InputFile
 
 if TYPE_CHECKING:
-    from ingot.engine.outcome import Outcome
+    from ingot.engine.outcome import Finish, Outcome
     from ingot.plan.interference import Interference
     from ingot.quantize.gguf.document import Document
     from ingot.record.form import Release
@@ -66,8 +66,13 @@ class Job:
         disk: Disk | None = None,
         memory: DigestMemory | None = None,
         release: Release | None = None,
+        ending: Finish | None = None,
     ) -> Outcome:
-        """Execute the plan into the target. `release` is what the record tells beside the plan.
+        """Execute the plan into the target.
+
+        Args:
+            release: what the record tells beside the plan.
+            ending: makes the last files, and may refuse to; `record.finish` by default.
 
         Raises:
             ResourceError: there is too little room; nothing was written.
@@ -75,7 +80,7 @@ class Job:
             NonFiniteError, InputChangedError, Interrupted: see `engine.run.execute`.
         """
         run = run_of(self.jobs, device, restart, stop, progress, disk, memory)
-        (outcome,) = execute([self], [release], run)
+        (outcome,) = execute([self], [release], run, ending)
         if isinstance(outcome, IngotError):
             raise outcome
         return outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,7 @@ def prepare(
     jobs: int | None = None,
     imatrix: Path | None = None,
     llama_cpp: Path | None = None,
+    renamed: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Job:
     """Open base and adapters and plan their merge; reads headers, configs and a few rows, writes nothing.
 
@@ -58,13 +59,14 @@ def prepare(
         options: what changes the output's bytes.
         jobs: threads that compute; default as many as the cores it may use.
         target, imatrix, llama_cpp: see `Wanted`.
+        renamed: gives the plan the names of a record, before anything is made of them: a GGUF holds the plan's digest.
 
     Raises:
         BaseError, AdapterError, MismatchError, UnsafeInputError: what does not hold, before a weight is read.
     """
     options = options or Options()
     wanted = Wanted(target, options.gguf, imatrix, llama_cpp)
-    (job,) = prepare_formats(base, adapters, options, [wanted], jobs=jobs)
+    (job,) = prepare_formats(base, adapters, options, [wanted], jobs=jobs, renamed=renamed)
     return job
 
 
@@ -75,6 +77,7 @@ def prepare_formats(
     formats: Sequence[Wanted],
     *,
     jobs: int | None = None,
+    renamed: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> list[Job]:
     """Open base and adapters once, and plan an artifact of each format; see `prepare`.
 
@@ -92,7 +95,7 @@ def prepare_formats(
         for number, (spec, weight) in enumerate(adapters):
             location = locate(spec, what="adapter", error=AdapterError)
             opened.append(Weighted.open(location, number, weight, options.assume_peft_version, options.expert_layout))
-        plan = build(checkpoint, opened, options, lambda a, b: _same_values(opened, a, b))
+        plan = renamed(build(checkpoint, opened, options, lambda a, b: _same_values(opened, a, b)))
         return [_job(checkpoint, opened, plan, wanted, jobs or cores()) for wanted in formats]
     except BaseException:
         checkpoint.close()

@@ -17,7 +17,7 @@ from ingot.storage.disk import Disk, PosixDisk
 from ingot.version import __version__
 
 if TYPE_CHECKING:
-    from ingot.engine.outcome import Outcome, Output, Run, Sink
+    from ingot.engine.outcome import Finish, Outcome, Output, Run, Sink
     from ingot.merge.job import Job
     from ingot.record.form import Release
 
@@ -92,19 +92,21 @@ def run_of(
     )
 
 
-def execute(jobs: Sequence[Job], releases: Sequence[Release | None], run: Run) -> list[Outcome | IngotError]:
-    """One job, or several that share their rows."""
+def execute(
+    jobs: Sequence[Job], releases: Sequence[Release | None], run: Run, ending: Finish | None = None
+) -> list[Outcome | IngotError]:
+    """One job, or several that share their rows. `ending`: see `Job.run`."""
     check_room(jobs)
     from ingot.engine.run import execute as execute_outputs
 
-    outputs = [_output(job, release) for job, release in zip(jobs, releases, strict=True)]
+    outputs = [_output(job, release, ending) for job, release in zip(jobs, releases, strict=True)]
     done = execute_outputs(outputs, jobs[0].base.inputs, jobs[0].adapter_files, run, _sink(jobs))
     written = [outcome for outcome in done if not isinstance(outcome, IngotError)]
     pace.remember(sum(one.written_nbytes for one in written), max((one.seconds for one in written), default=0.0))
     return done
 
 
-def _output(job: Job, release: Release | None) -> Output:
+def _output(job: Job, release: Release | None, ending: Finish | None) -> Output:
     from ingot.engine.outcome import Output
     from ingot.record.record import finish
     from ingot.record.statement import digest_of
@@ -116,7 +118,7 @@ def _output(job: Job, release: Release | None) -> Output:
         from ingot.quantize.gguf.run import identity as quantizers
 
         identity.update(quantizers(job.document))
-    return Output(job.plan, job.target, partial(finish, release=release), identity)
+    return Output(job.plan, job.target, ending or partial(finish, release=release), identity)
 
 
 def _sink(jobs: Sequence[Job]) -> Sink | None:

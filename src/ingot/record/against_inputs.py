@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,9 @@ def check_against(
     from ingot.merge import prepare
 
     weighted = [(spec, entry.weight) for spec, entry in zip(adapters, record.recipe.adapters, strict=True)]
-    with prepare(base, weighted, record.recipe.options, imatrix=imatrix, llama_cpp=llama_cpp) as job:
-        plan = as_recorded(job.plan, record)
+    names = partial(as_recorded, record=record)
+    with prepare(base, weighted, record.recipe.options, imatrix=imatrix, llama_cpp=llama_cpp, renamed=names) as job:
+        plan = job.plan
         planned = list(answer("plan", _plan_faults(plan, artifact), f"the same plan: {plan.digest[:12]}"))
         yield from planned
         if all(check.ok for check in planned):
