@@ -405,7 +405,7 @@ def test_a_stranger_vouches_for_nobody(out: Path, people: People) -> None:
 
 @pytest.mark.parametrize(
     ("begins", "ends", "word"),
-    [(NOW - 2 * YEAR, NOW - YEAR / 2, "expired on"), (NOW + YEAR / 2, NOW + YEAR, "is not valid before")],
+    [(NOW - YEAR / 2, NOW - YEAR / 4, "expired on"), (NOW + YEAR / 2, NOW + YEAR, "is not valid before")],
 )
 def test_a_certificate_out_of_its_time_neither_signs_nor_is_believed(
     out: Path, people: People, begins: datetime.datetime, ends: datetime.datetime, word: str
@@ -420,7 +420,7 @@ def test_a_certificate_out_of_its_time_neither_signs_nor_is_believed(
         private_key=signer.private_key, signing_certificate=signer.certificate, certificate_chain=signer.chain
     ).set_hashing_config(config).sign(out, out / "model.sig")
     told = fault(out, TrustedCertificates((people.folder / "root.crt",)))
-    assert word in told or "does not lead" in told
+    assert word in told
 
 
 def test_keys_and_certificates_are_not_mixed_up(out: Path, key: Path, people: People) -> None:
