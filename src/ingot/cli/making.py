@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingot.errors import IngotError, OutputError, UsageError
+from ingot.errors import UsageError
 from ingot.plan.figures import LABEL_WIDTH, counted, nbytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -43,16 +43,20 @@ def make(
 ) -> None:
     """Plan, show, run, and say what came of it. Raises whatever the plan and the run raise."""
     from ingot.merge import prepare
+    from ingot.merge.made import made_before, record_at
+    from ingot.storage import RECORD_NAME
 
     if not target.strip() or "\0" in target:
         raise UsageError("OUT is empty", found=repr(target))
     output, where = session.output, Path(target)
     with prepare(base, weighted, options, target=where, jobs=jobs, imatrix=imatrix, llama_cpp=llama_cpp) as job:
         _show_plan(output, job, verbose)
-        record, outcome = _made_before(output, job, where), None
+        if (where / RECORD_NAME).is_file():
+            output.say(f"{where} exists; comparing it with this plan ...")
+        record, outcome = made_before(job, where), None
         if record is None:
             outcome = _run(session, job, device, restart)
-            record = _read_record(where)
+            record = record_at(where)
         _show_verdict(output, verb, job, where, record, outcome)
 
 
@@ -100,42 +104,6 @@ def _run(session: Session, /, job: Job, device: str, restart: bool) -> Outcome:
     doing = "merging" if job.adapters else "quantizing"
     with session.stopper.watched() as stop, Progress(session.output, job.nbytes, doing) as progress:
         return job.run(device=device, restart=restart, stop=stop, progress=progress)
-
-
-def _made_before(output: Output, job: Job, target: Path) -> Record | None:
-    """The record of a finished artifact at `target`, where it is what this very job would make; None otherwise.
-
-    Then the run itself says what is wrong with the target.
-    """
-    from ingot.record import verify
-    from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, sweep
-
-    if not (target / RECORD_NAME).is_file():
-        return None
-    output.say(f"{target} exists; comparing it with this plan ...")
-    try:
-        record = _read_record(target)
-    except IngotError:
-        return None
-    if record.internals.plan_digest != job.plan.digest:
-        return None
-    memory = DigestMemory()
-    for of, files in (("base", job.base.inputs), *((str(n), files) for n, files in enumerate(job.adapter_files))):
-        recorded = {name: entry.digest.sha256 for name, entry in record.dependencies(of).items()}
-        if recorded != {name: memory.sha256(file) for name, file in files.items()}:
-            return None
-    if not verify(target).ok:
-        return None
-    sweep(PosixDisk(), target)  # what a run that died right after its last step left
-    return record
-
-
-def _read_record(target: Path) -> Record:
-    from ingot.record import read_record
-    from ingot.storage import RECORD_NAME, InputFile
-
-    with InputFile.open(target, RECORD_NAME, error=OutputError) as file:
-        return read_record(file.read(0, file.nbytes))
 
 
 def _show_verdict(output: Output, verb: str, job: Job, target: Path, record: Record, outcome: Outcome | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from ingot.plan.model import Options
 
@@ -102,6 +102,11 @@ class Release(Struct, frozen=True, omit_defaults=True):
     adapters: tuple[AdapterLabel, ...] = ()
     recipe: dict[str, Any] | None = None
     recipe_sha256: Sha256 | None = None
+
+    @property
+    def labels(self) -> Release:
+        """All but the recipe: what the model card tells."""
+        return structs.replace(self, recipe=None, recipe_sha256=None)
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -184,6 +184,10 @@ class Registry:
             if new:
                 append_tags(self.disk, self.layout.tags, new)
 
+    def attach(self, entry: Entry, name: str, data: bytes) -> None:
+        """Put a file, such as a report, beside the artifact's record."""
+        replace_file(self.disk, self.layout.records / entry.identity / name, data)
+
     def free(self, entry: Entry) -> None:
         """Remove an artifact's files and keep its record. The caller has the lock, and knows that it may go."""
         target = self.layout.artifacts / entry.name

@@ -1,0 +1,216 @@
+"""A release, executed: make, validate, gate, publish. Every step is found done by the next run of the same recipe.
+
+make        work/NAME: whole, with its record. Formats of one pass share it
+validate    all of them against one reference, whose answers are computed once; what was found goes into the records
+publish     those that passed every gate: work/NAME -> artifacts/NAME, tags, kept adapters
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from ingot.errors import CheckFailed, IngotError, Interrupted
+from ingot.merge import run_together
+from ingot.record import Record, add_evaluation
+from ingot.record.relabel import relabel
+from ingot.registry.entry import Entry
+from ingot.registry.keeping import LARGE_NBYTES, Kept, keep_files
+from ingot.registry.store import remove_tree
+from ingot.release.planning import Artifact, ReleasePlan, checked
+from ingot.storage import replace_file
+from ingot.validate.gates import judge
+from ingot.validate.report.brief import brief
+from ingot.validate.report.page import render
+from ingot.validate.request import Bar, Request
+from ingot.validate.result import Evaluation
+from ingot.validate.run import evaluate
+
+REPORT_NAME = "report.html"
+
+
+class Talk(Protocol):
+    """Who is told how it goes; the command line is one."""
+
+    def made(self, artifact: Artifact, record: Record, *, before: bool) -> None: ...
+    def evaluated(self, evaluation: Evaluation) -> None: ...
+    def published(self, artifact: Artifact, entry: Entry, *, before: bool) -> None: ...
+    def kept_out(self, artifact: Artifact, error: IngotError) -> None: ...
+    def kept(self, adapter: Kept, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a release: entries of what is published, and why the others are not."""
+
+    published: tuple[Entry, ...]
+    kept_out: dict[str, IngotError]
+
+
+def run(
+    plan: ReleasePlan, talk: Talk, bar: Bar, *, device: str = "cpu", restart: bool = False,
+    stop: threading.Event | None = None,
+) -> Result:  # fmt: skip
+    """Execute a plan. An artifact that fails on its own (a gate, a value that its type cannot hold) is kept out.
+
+    Raises:
+        Interrupted, ResourceError, InputChangedError, ...: what ends all of it; the same call goes on.
+    """
+    stop = stop or threading.Event()
+    kept_out: dict[str, IngotError] = {}
+    if restart:
+        for one in plan.artifacts:
+            remove_tree(plan.registry.disk, one.path)
+    records = _make(plan, talk, bar, kept_out, device, restart, stop)
+    kept_out |= _validate(plan, records, talk, bar, stop)
+    for one in plan.artifacts:
+        if one.name in kept_out:
+            talk.kept_out(one, kept_out[one.name])
+    _keep_adapters(plan, talk)
+    entries = []
+    for one in plan.artifacts:
+        if one.name not in kept_out:
+            _check(stop)
+            entry = _publish(plan, one)
+            entries.append(entry)
+            talk.published(one, entry, before=one.published is not None)
+    _tag(plan, entries)
+    return Result(tuple(entries), kept_out)
+
+
+# -- make
+
+
+def _make(
+    plan: ReleasePlan, talk: Talk, bar: Bar, kept_out: dict[str, IngotError], device: str, restart: bool,
+    stop: threading.Event,
+) -> dict[str, Record]:  # fmt: skip
+    """The record of every artifact that lies in work/ afterwards."""
+    from ingot.merge.made import record_at
+
+    waiting = [one for one in plan.artifacts if one.published is None and (restart or not one.made)]
+    for one in waiting:
+        if one.path.exists():  # of another recipe under this name, and never published
+            remove_tree(plan.registry.disk, one.path)
+    with bar("making", sum(one.job.nbytes for one in waiting), "bytes") as progress:
+        for group in _passes(waiting):
+            if group[0].is_gguf:
+                done = run_together(
+                    [one.job for one in group], device=device, restart=restart, stop=stop, progress=progress,
+                    releases=[one.release for one in group],
+                )  # fmt: skip
+                kept_out |= {
+                    one.name: error for one, error in zip(group, done, strict=True) if isinstance(error, IngotError)
+                }
+            else:
+                group[0].job.run(device=device, restart=restart, stop=stop, progress=progress, release=group[0].release)
+    records = {}
+    for one in plan.artifacts:
+        if one.published is None and one.name not in kept_out:
+            before = one not in waiting
+            records[one.name] = relabel(one.path, one.release) if before else record_at(one.path)
+            talk.made(one, records[one.name], before=before)
+    return records
+
+
+def _passes(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
+    """Artifacts that one pass makes: shards are alone, GGUF files of one converter are together."""
+    passes = [[one] for one in artifacts if not one.is_gguf]
+    together: dict[str | None, list[Artifact]] = {}
+    for one in artifacts:
+        if one.job.plan.options.gguf is not None:
+            together.setdefault(one.job.plan.options.gguf.llama_cpp_sha256, []).append(one)
+    return [*passes, *together.values()]
+
+
+# -- validate
+
+
+def _validate(
+    plan: ReleasePlan, records: dict[str, Record], talk: Talk, bar: Bar, stop: threading.Event
+) -> dict[str, IngotError]:
+    """Evaluate what was not evaluated yet; why an artifact is kept out, by its name."""
+    asked = [one for one in plan.artifacts if one.name in records and plan.is_checked(one)]
+    if not asked or plan.request is None:
+        return {}
+    request = checked(plan, asked)
+    sets = [asdict(file.as_set) for file, _ in request.tasks]
+    known = {one.name: _known(records[one.name], _settings(request.request, one), sets) for one in asked}
+    new = [one for one in asked if known[one.name] is None]
+    if new:
+        evaluation = evaluate(checked(plan, new), bar, stop=stop)
+        judged = [
+            replace(candidate, gates=judge(candidate, one.limits))
+            for one, candidate in zip(new, evaluation.candidates, strict=True)
+        ]
+        evaluation = replace(evaluation, candidates=tuple(judged))
+        talk.evaluated(evaluation)
+        page = render(evaluation).encode("utf-8")
+        for one, candidate in zip(new, judged, strict=True):
+            replace_file(plan.registry.disk, one.report, page)
+            own = replace(evaluation, settings=_settings(request.request, one))
+            found = brief(own, candidate)
+            add_evaluation(one.path, found, disk=plan.registry.disk)
+            known[one.name] = found
+    return {one.name: error for one in asked if (error := _failure(one, known[one.name])) is not None}
+
+
+def _settings(request: Request, artifact: Artifact) -> dict[str, object]:
+    return replace(request, limits=artifact.limits).as_settings()
+
+
+def _known(record: Record, settings: dict[str, object], sets: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The evaluation that the record has of the same samples under the same settings."""
+    for one in reversed(record.statement.predicate.run.evaluations):
+        if isinstance(one, dict) and one.get("settings") == settings and one.get("samples") == sets:
+            return one
+    return None
+
+
+def _failure(artifact: Artifact, found: dict[str, Any] | None) -> IngotError | None:
+    """The first gate that failed."""
+    failed = [gate for gate in (found or {}).get("gates", ()) if not gate["ok"]]
+    if not failed:
+        return None
+    more = f"; and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return CheckFailed(
+        f"a gate failed: {failed[0]['name']}: {failed[0]['said']}{more}", where=artifact.name,
+        hint=f"Look at {artifact.report}; change the recipe's gates, or the format, and run it again.",
+    )  # fmt: skip
+
+
+# -- publish
+
+
+def _keep_adapters(plan: ReleasePlan, talk: Talk) -> None:
+    """Copies of the adapters, as far as the recipe wants them: with them what is freed can be made again."""
+    wanted, job = plan.recipe.publish.keep_adapters, plan.artifacts[0].job
+    for weighted in job.adapters:
+        nbytes = sum(file.nbytes for file in weighted.inputs.values())
+        if wanted or (wanted is None and nbytes <= LARGE_NBYTES):
+            kept = keep_files(weighted.inputs, plan.registry.layout.adapters, plan.registry.disk, large=True)
+            talk.kept(kept, weighted.location.name)
+
+
+def _publish(plan: ReleasePlan, artifact: Artifact) -> Entry:
+    """Give the artifact its name, and its report a place beside the record; each may have been done by a former run."""
+    entry = artifact.published or plan.registry.publish(artifact.path, artifact.places)
+    if artifact.report.is_file():
+        plan.registry.attach(entry, REPORT_NAME, artifact.report.read_bytes())
+        plan.registry.disk.remove(artifact.report)
+    return entry
+
+
+def _tag(plan: ReleasePlan, entries: Sequence[Entry]) -> None:
+    by_name = {entry.name: entry.identity for entry in entries}
+    plan.registry.tag(
+        (plan.recipe.filled(template, one.form), by_name[one.name])
+        for template in plan.recipe.publish.tags for one in plan.artifacts if one.name in by_name
+    )  # fmt: skip
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Interrupted("the release was interrupted")
