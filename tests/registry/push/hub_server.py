@@ -77,7 +77,7 @@ class Faults:
     """What goes wrong. Counts go down as they are used.
 
     Attributes:
-        drop_after: transfers into the store are cut after so many bytes, `drops` times.
+        drop_after: transfers into the store are cut after so many bytes, `drops` times; of `drop_of` alone, if given.
         answers: [method, part of the path, status, body] each, given once, in the place of the right answer.
         lose: [part of the path]: done, but the connection is closed without an answer.
         before: called before a request is served, with method and path.
@@ -88,6 +88,7 @@ class Faults:
 
     drop_after: int = 0
     drops: int = 0
+    drop_of: str = ""
     answers: list[tuple[str, str, int, str]] = field(default_factory=list)
     lose: list[str] = field(default_factory=list)
     before: Callable[[str, str], None] = lambda _method, _path: None
@@ -219,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The request's body. A transfer into the store may be cut here."""
         nbytes, faults = int(self.headers.get("Content-Length") or 0), self.hub.faults
         match = re.match(r"/store/([0-9a-f]{64})", path)
-        if match and faults.drops > 0 and nbytes > faults.drop_after:
+        if match and faults.drops > 0 and nbytes > faults.drop_after and faults.drop_of in ("", match[1]):
             faults.drops -= 1
             self.hub.received[match[1]] += len(self.rfile.read(faults.drop_after))
             raise ConnectionAbortedError
@@ -355,7 +356,10 @@ class _Handler(BaseHTTPRequestHandler):
         if part and size > part:
             count = math.ceil(size / part)
             urls = {str(number): f"{at}/store/{oid}/{number}?{SIGNATURE}" for number in range(1, count + 1)}
-            upload = {"href": f"{at}/{repo}.git/info/lfs/complete/{oid}", "header": {"chunk_size": str(part), **urls}}
+            upload = {
+                "href": f"{at}/{repo}.git/info/lfs/complete/{oid}?{SIGNATURE}",
+                "header": {"chunk_size": str(part), **urls},
+            }
         return {**asked, "actions": {"upload": upload, "verify": verify}}
 
     def _on_put(self, body: bytes, oid: str, part: str | None = None) -> tuple[bytes, dict[str, str]]:
@@ -366,7 +370,7 @@ class _Handler(BaseHTTPRequestHandler):
         return b"", {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}
 
     def _on_complete(self, body: bytes, repo: str, oid: str) -> tuple[bytes]:
-        self._repository(repo)
+        """The client sends no token here: the URL is signed, as those of the parts."""
         parts = [self.hub.parts.pop((oid, part["partNumber"])) for part in json.loads(body)["parts"]]
         self._keep(oid, b"".join(parts))
         return (b"{}",)
