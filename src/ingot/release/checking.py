@@ -172,6 +172,7 @@ def _near(word: str, known: Iterable[str] | Mapping[str, object]) -> str | None:
 def _wanted(message: str) -> str:
     """What msgspec's sentence says that it expected, in words: "a number >= 0"."""
     text = message.partition(" - at ")[0].partition(", got ")[0].removeprefix("Expected ")
+    text = text.replace(" | null`", "`")
     for kind, words in _KINDS.items():
         text = text.replace(kind, words)
     return text

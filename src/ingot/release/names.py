@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ingot.release.form import AdapterForm, BaseForm
 
 MAX_LENGTH = 96
+#: Folders of folders that are called after people.
+_HOMES = ("home", "users")
 #: Adapters that a name tells one by one.
 _TOLD = 3
 _NOTHING = frozenset({
@@ -122,7 +124,8 @@ def _last(spec: str) -> str:
     parts = [part for part in re.split(r"[/\\]", spec if local else spec.partition("@")[0]) if part not in ("", ".")]
     own = re.sub(r"\.(safetensors|bin|pt)$", "", parts[-1]) if parts else ""
     said = [word.rstrip("0123456789") for word in _SEPARATORS.split(own.lower())]
-    if local and len(parts) > 1 and all(word in ("", "v") or word in _NOTHING for word in said):
+    nothing = all(word in ("", "v") or word in _NOTHING for word in said)
+    if local and nothing and len(parts) > 2 and parts[-3].lower() not in _HOMES:  # a user's name is none for a model
         own = f"{parts[-2]}-{own}"
     return slug(own)
 

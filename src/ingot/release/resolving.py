@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -84,7 +85,7 @@ class _Resolving:
             majority=merge.majority_sign, gamma=merge.gamma, epsilon=merge.epsilon,
         ))  # fmt: skip
         specs = [entry.adapter for entry in adapters]
-        taken = [self._ask((*path, "take"), lambda one=one: number_of(str(one), specs)) for one in merge.take]
+        taken = [self._ask((*path, "take"), partial(number_of, str(one), specs)) for one in merge.take]
         return replace(merge, take=tuple(number for number in taken if number is not None))
 
     def format(self, entry: FormatForm, number: int) -> FormatForm:
@@ -117,10 +118,11 @@ class _Resolving:
         )  # fmt: skip
 
     def publish(self, entry: PublishForm, version: str | None) -> PublishForm:
+        fill = partial(names.filled, name="n", format_name="gguf:F16", version=version)
         for key, templates in (("tags", entry.tags), ("push", entry.push)):
             for number, template in enumerate(templates):
                 path: Path = ("publish", key, number)
-                self._ask(path, lambda t=template: names.filled(t, name="n", format_name="gguf:F16", version=version))
+                self._ask(path, partial(fill, template))
                 if key == "push" and not _TARGET.fullmatch(template):
                     self._fault(path, "this is no place to push to", found=repr(template), hint=_PUSH_HINT)
                 elif key == "push" and _LOGIN.match(template):
@@ -129,7 +131,9 @@ class _Resolving:
         return replace(entry, registry=self._optional(entry.registry))
 
     def distinct(self, form: RecipeForm) -> None:
-        """Every artifact has a name of its own."""
+        """Every artifact has a name of its own, and tags that the registry takes."""
+        from ingot.registry.tags import check_tag
+
         assert isinstance(form.base, BaseForm)
         adapters = [entry for entry in form.adapters if isinstance(entry, AdapterForm)]
         seen: dict[str, int] = {}
@@ -140,6 +144,9 @@ class _Resolving:
                 self._fault(("formats", number), "two formats would have one name", found=name,
                             hint="Write a recipe for each of them.")  # fmt: skip
             seen[name] = number
+            for place, template in enumerate(form.publish.tags):
+                tag = names.filled(template, name=name, format_name=of, version=form.version)
+                self._ask(("publish", "tags", place), partial(check_tag, tag))
 
     def _model(self, spec: str, path: Path) -> str:
         """A base or adapter: an absolute path, or a Hub id; what exists wins over a Hub id of the same spelling."""

@@ -77,7 +77,8 @@ def run(
             entries.append(entry)
             talk.published(one, entry, before=one.published is not None)
     _tag(plan, entries)
-    return Result(tuple(entries), kept_out)
+    now = {entry.identity: entry for entry in plan.registry.entries()}
+    return Result(tuple(now[entry.identity] for entry in entries), kept_out)
 
 
 # -- make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ def _without_null(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     kept = {key: _without_null(value) for key, value in node.items() if not (key == "default" and value is None)}
+    if isinstance(kept.get("description"), str):  # a docstring's first paragraph; the others are for programmers
+        kept["description"] = " ".join(cleandoc(kept["description"]).partition("\n\n")[0].split())
     choices = kept.get("anyOf")
     if choices is not None:
         left = [one for one in choices if one != {"type": "null"}]

@@ -137,8 +137,8 @@ class _Reader:
         above = self.open[-1] if self.open else None
         if above is not None and isinstance(above.value, dict) and above.key is None:
             if event.value in above.value:
-                path = spelled((*above.path, event.value))
-                raise UsageError("a key stands twice", where=f"{self.name}:{line}, {path}", hint="Keep one of them.")
+                at = spelled((*above.path, event.value))
+                raise UsageError("a key stands twice", where=f"{self.name}:{line}, {at}", hint="Keep one of them.")
             above.key, self.lines[(*above.path, event.value)] = event.value, line
             return
         plain = event.style is None
@@ -171,8 +171,9 @@ class _Reader:
         """Put a value where it belongs; its path."""
         if len(self.lines) >= MAX_NVALUES:
             self._refuse("there are too many values", line, "Is it the right file?")
+        path: Path = ()
         if not self.open:
-            self.value, path = value, ()
+            self.value = value
         else:
             above = self.open[-1]
             if isinstance(above.value, dict):
