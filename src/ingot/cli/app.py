@@ -17,6 +17,7 @@ from ingot.cli.verbs.inspect import inspect
 from ingot.cli.verbs.merge import merge
 from ingot.cli.verbs.plan import plan
 from ingot.cli.verbs.quantize import quantize
+from ingot.cli.verbs.release import release
 from ingot.cli.verbs.validate import validate
 from ingot.cli.verbs.verify import verify
 from ingot.version import __version__
@@ -49,7 +50,7 @@ def app(context: click.Context) -> None:
 
 
 for _verb in (
-    plan, merge, quantize, verify, validate, extract, imatrix,
-    export_lora, init, registry, inspect, demo, doctor,
+    plan, merge, quantize, verify, validate, init, release, registry, extract, imatrix, export_lora, inspect, demo,
+    doctor,
 ):  # fmt: skip
     app.add_command(_verb)

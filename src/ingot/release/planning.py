@@ -94,7 +94,7 @@ class ReleasePlan:
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before it begins."""
         plans = dict.fromkeys(warning for one in self.artifacts for warning in one.job.plan.warnings)
-        unchecked = [one.name for one in self.artifacts if not self.is_checked(one)]
+        unchecked = [one.name for one in self.artifacts if one.published is None and not self.is_checked(one)]
         said = [f"{', '.join(unchecked)}: published without validation: {self.why_unchecked}"] if unchecked else []
         return (*self.recipe.warnings, *plans, *said)
 
