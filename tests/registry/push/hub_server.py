@@ -154,6 +154,8 @@ def serving(**settings: Any) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: two would wait 40 ms for each other
+    disable_nagle_algorithm = True
     hub: Hub
 
     _ROUTES = (

@@ -431,8 +431,5 @@ def test_a_hub_without_chunks_is_told_how_to_be_used(hub: Hub, parcel: Parcel, m
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     error = refused(parcel, ResourceError)
-    import traceback
-
-    traceback.print_exception(error)
     assert "HF_HUB_DISABLE_XET=1" in (error.hint or ""), error.message
     assert TOKEN not in error.message

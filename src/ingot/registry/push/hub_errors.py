@@ -33,13 +33,14 @@ _NO_ROOM = re.compile(
     r"\b(quota|storage)\b.*\b(limit|exceed|full|reached)|\b(exceed|limit)\w*\b.*\bstorage\b", re.I | re.S
 )
 _URL = re.compile(r"\b(https?://)(?:[^\s/@]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{12,}")
 _TRANSIENT = frozenset({408, 425, 429})
 _LONGEST = 300
 
 
 def without_secrets(text: str) -> str:
-    """`text` on one line, with names and queries cut from URLs: a signed URL is a key."""
-    return " ".join(_URL.sub(r"\1\2", text).split())
+    """`text` on one line without tokens, and URLs without names and queries: a signed URL is a key."""
+    return " ".join(_TOKEN.sub("hf_…", _URL.sub(r"\1\2", text)).split())
 
 
 @contextmanager
@@ -48,7 +49,10 @@ def translated(where: object) -> Iterator[None]:
     try:
         yield
     except (HfHubHTTPError, httpx.HTTPError, LocalTokenNotFoundError, OSError, RuntimeError, ValueError) as error:
-        raise as_ours(error, where) from error
+        ours = as_ours(error, where)
+        for one in _chain(error):  # --debug shows them, too
+            one.args = tuple(without_secrets(arg) if isinstance(arg, str) else arg for arg in one.args)
+        raise ours from error
 
 
 def as_ours(error: BaseException, where: object) -> IngotError:
@@ -56,6 +60,8 @@ def as_ours(error: BaseException, where: object) -> IngotError:
     for one in _chain(error):
         if isinstance(one, IngotError):
             return one
+        if "xet-write-token" in str(one) and "404" in str(one):  # hf_xet has errors of its own
+            return ResourceError("this Hub does not take files in chunks", where=where, hint=_WITHOUT_CHUNKS)
         if isinstance(one, OfflineModeIsEnabled):
             return ResourceError("huggingface_hub was told to stay offline", where=where, hint="Unset HF_HUB_OFFLINE.")
         if isinstance(one, LocalTokenNotFoundError):
@@ -95,7 +101,7 @@ def _of_answer(error: HfHubHTTPError, where: object) -> IngotError:
     if isinstance(error, RevisionNotFoundError):
         return OutputError("the repository has no such branch", where=where,
                            hint="Leave out --no-create to have it made.")  # fmt: skip
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
+    if isinstance(error, RepositoryNotFoundError):
         return OutputError("the Hub has no such repository, or does not show it to this token", where=where,
                            hint=f"Check the name. {LOGIN}")  # fmt: skip
     if status == 401:
