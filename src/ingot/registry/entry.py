@@ -61,6 +61,11 @@ class Scores(Struct, frozen=True):
     mean_kl: float | None
     top1: float | None
 
+    @property
+    def mean(self) -> float | None:
+        """Of the artifact's scores over the tasks; None where there is none."""
+        return sum(score.candidate for score in self.tasks) / len(self.tasks) if self.tasks else None
+
 
 class Facts(Struct, frozen=True):
     """What a record says, in brief. `format` is "safetensors" or "gguf:TYPE,..."; times are RFC 3339 in UTC."""
@@ -154,7 +159,14 @@ def _title(record: Record) -> str:
 
 
 def _scores(evaluations: tuple[Any, ...]) -> Scores | None:
-    """Of the latest evaluation. They are free in form, so what is not as `validate` writes it is left out."""
+    """Of the latest evaluation. They are free in form: one that is not as `validate` writes it tells no scores."""
+    try:
+        return _latest_scores(evaluations)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _latest_scores(evaluations: tuple[Any, ...]) -> Scores | None:
     latest = next((one for one in reversed(evaluations) if isinstance(one, Mapping)), None)
     if latest is None:
         return None
@@ -164,11 +176,12 @@ def _scores(evaluations: tuple[Any, ...]) -> Scores | None:
         if isinstance(task, Mapping) and {"name", "candidate", "reference", "samples"} <= task.keys()
     ]
     tasks += [
-        Score(f"{task['task']}:{task['metric']}", float(task["candidate"]), float(task["reference"]), task["samples"])
+        Score(
+            f"{task['task']}:{task['metric']}", float(task["candidate"]), float(task["reference"]), int(task["samples"])
+        )
         for task in latest.get("harness") or ()
     ]
-    logits = latest.get("logits") or {}
-    return Scores(
-        latest.get("ok") is True, str(latest.get("evaluated_on", "")), tuple(tasks), logits.get("mean_kl"),
-        logits.get("top1"),
-    )  # fmt: skip
+    mean_kl, top1 = (
+        None if value is None else float(value) for value in map((latest.get("logits") or {}).get, ("mean_kl", "top1"))
+    )
+    return Scores(latest.get("ok") is True, str(latest.get("evaluated_on", "")), tuple(tasks), mean_kl, top1)

@@ -1,12 +1,11 @@
-"""index.sqlite: what stands in the records, where it can be found fast. A cache in every sense.
+"""index.sqlite: what stands in the records, where it can be read fast. A cache in every sense.
 
 Every record that was read is kept in brief, with the file's stamp (length, times, inode); a file with another stamp is
 read again. So the index needs no telling: whoever changes a record, with ingot or without, the next look sees it. A
 database that is missing, damaged or of another version is made anew; where none can be written, one in memory does.
+SQLite notices damage to its own structure; each row has a digest, so that damage to what it says is noticed too.
 
-    records    path, stamp, facts (JSON, see `entry.Facts`) or fault
-    artifacts  identity, title, version, format, base, made_on, nbytes      for people with a SQL prompt
-    files      identity, role, name, nbytes, sha256                         from a digest to all that has it
+    records    path, stamp, facts (JSON, see `entry.Facts`) or fault, sum
 
 Source of the pragmas: sqlite.org. WAL is left out on purpose: it does not work on network file systems.
 """
@@ -14,6 +13,7 @@ Source of the pragmas: sqlite.org. WAL is left out on purpose: it does not work 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -27,17 +27,13 @@ import msgspec
 from ingot.errors import IngotError
 from ingot.registry.entry import Facts
 
-_VERSION = 1
+_VERSION = 2
 _WAIT_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE records (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, identity TEXT, facts BLOB, fault TEXT);
-CREATE TABLE artifacts (identity TEXT PRIMARY KEY, title TEXT, version TEXT, format TEXT, base TEXT, made_on TEXT,
-                        nbytes INTEGER);
-CREATE TABLE files (identity TEXT, role TEXT, name TEXT, nbytes INTEGER, sha256 TEXT,
-                    PRIMARY KEY (identity, role, name));
-CREATE INDEX files_by_digest ON files (sha256);
-"""
-_NAMES = ("records", "artifacts", "files", "files_by_digest")
+_SCHEMA = """CREATE TABLE records (
+    path TEXT PRIMARY KEY, stamp TEXT NOT NULL, facts TEXT, fault TEXT, sum TEXT NOT NULL
+) WITHOUT ROWID"""
+#: By path: the stamp, and the facts or why there are none.
+_Rows = dict[str, tuple[str, Facts | str]]
 
 
 class Index:
@@ -81,56 +77,42 @@ class Index:
     def sync(self, stamps: Mapping[str, str], read: Callable[[str], Facts]) -> dict[str, Facts | str]:
         """The facts of every record in `stamps` (path: stamp), or why it has none; `read` is asked of changed ones.
 
-        Raises sqlite3.DatabaseError where the database is damaged under us.
+        Raises sqlite3.Error where the database is damaged under us.
         """
-        if self._known() != stamps:  # looked at without the lock first, so that readers do not wait for each other
+        rows = self._rows()  # looked at without the lock first, so that readers do not wait for each other
+        if not _is_of(rows, stamps):
             with self._transaction():
-                known = self._known()
-                for path in known.keys() - stamps.keys():
+                rows = self._rows()
+                for path in rows.keys() - stamps.keys():
                     self._connection.execute("DELETE FROM records WHERE path = ?", (path,))
-                for path in (path for path, stamp in stamps.items() if known.get(path) != stamp):
-                    self._put(path, stamps[path], read)
-                self._fill_tables()
-        rows = self._connection.execute("SELECT path, facts, fault FROM records").fetchall()
-        return {path: fault if facts is None else msgspec.json.decode(facts, type=Facts) for path, facts, fault in rows}
+                    del rows[path]
+                for path, stamp in stamps.items():
+                    if path not in rows or rows[path][0] != stamp:
+                        rows[path] = stamp, self._put(path, stamp, read)
+        return {path: said for path, (_, said) in rows.items()}
 
-    def with_digest(self, prefix: str) -> list[tuple[str, str, str, str]]:
-        """(identity, role, name, sha256) of every file whose digest begins with `prefix`, a hexadecimal number."""
-        rows = self._connection.execute(
-            "SELECT identity, role, name, sha256 FROM files WHERE sha256 >= ? AND sha256 < ? ORDER BY 1, 2, 3",
-            (prefix, prefix + "g"),
-        )  # fmt: skip
-        return rows.fetchall()
+    def _rows(self) -> _Rows:
+        found: _Rows = {}
+        for path, stamp, facts, fault, digest in self._connection.execute("SELECT * FROM records"):
+            if digest != _sum(path, stamp, facts, fault):
+                raise sqlite3.DatabaseError("a row of the index is damaged")
+            try:
+                found[path] = stamp, fault if facts is None else msgspec.json.decode(facts, type=Facts)
+            except msgspec.DecodeError as error:
+                raise sqlite3.DatabaseError("a row of the index is of another version") from error
+        return found
 
-    def _known(self) -> dict[str, str]:
-        return dict(self._connection.execute("SELECT path, stamp FROM records"))
-
-    def _put(self, path: str, stamp: str, read: Callable[[str], Facts]) -> None:
-        facts: Facts | None = None
-        fault = None
+    def _put(self, path: str, stamp: str, read: Callable[[str], Facts]) -> Facts | str:
+        said: Facts | str
         try:
-            facts = read(path)
+            said = read(path)
+            facts, fault = msgspec.json.encode(said).decode(), None
         except IngotError as error:
-            fault = error.message
-        self._connection.execute(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
-            (path, stamp, facts and facts.identity, facts and msgspec.json.encode(facts), fault),
-        )
-
-    def _fill_tables(self) -> None:
-        """The two tables that follow from the first."""
-        run = self._connection.execute
-        run("DELETE FROM artifacts")
-        run("DELETE FROM files")
-        for (data,) in run("SELECT facts FROM records WHERE facts IS NOT NULL").fetchall():
-            facts = msgspec.json.decode(data, type=Facts)
-            run("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?)", (
-                facts.identity, facts.title, facts.version, facts.format, facts.base, facts.made_on, facts.nbytes,
-            ))  # fmt: skip
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-                [(facts.identity, file.role, file.name, file.nbytes, file.sha256) for file in facts.files],
-            )
+            said = error.message
+            facts, fault = None, said
+        row = (path, stamp, facts, fault)
+        self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", (*row, _sum(*row)))
+        return said
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -160,16 +142,14 @@ def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                connection.execute(statement)
+            connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:  # else another process has made it just now
             connection.execute("ROLLBACK")
             raise sqlite3.DatabaseError("the index is of another version")
         connection.execute("COMMIT")
-    (tables,) = connection.execute(f"SELECT count(*) FROM sqlite_master WHERE name IN {_NAMES}").fetchone()
-    if tables != len(_NAMES):
-        raise sqlite3.DatabaseError("the index has lost a table")
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
+        raise sqlite3.DatabaseError("the index has lost its table")
     (sound,) = connection.execute("PRAGMA quick_check").fetchone()
     if sound != "ok":
         raise sqlite3.DatabaseError(f"the index is damaged: {sound}")
@@ -181,3 +161,11 @@ def _forget(path: Path) -> None:
     for suffix in ("-journal", "-wal", "-shm", ""):
         with contextlib.suppress(OSError):
             os.unlink(f"{path}{suffix}")
+
+
+def _is_of(rows: _Rows, stamps: Mapping[str, str]) -> bool:
+    return {path: stamp for path, (stamp, _) in rows.items()} == stamps
+
+
+def _sum(*row: str | None) -> str:
+    return hashlib.sha256(msgspec.json.encode(row)).hexdigest()

@@ -97,9 +97,9 @@ def _ancestry(entry: Entry, entries: Sequence[Entry], depth: int = 0) -> Ancestr
 
 def _source(entry: Entry, role: str, entries: Sequence[Entry]) -> Entry | None:
     """The artifact whose weights are an input's weights."""
-    weights = {file.sha256 for file in entry.facts.inputs(role) if _is_weights(file.name)}
+    weights = {file.sha256 for file in entry.facts.inputs(role) if is_weights(file.name)}
     for other in entries if weights else ():
-        theirs = {file.sha256 for file in other.facts.outputs if _is_weights(file.name)}
+        theirs = {file.sha256 for file in other.facts.outputs if is_weights(file.name)}
         if weights == theirs and other.identity != entry.identity:
             return other
     return None
@@ -108,7 +108,7 @@ def _source(entry: Entry, role: str, entries: Sequence[Entry]) -> Entry | None:
 def _made_of(sources: Sequence[Facts], entries: Sequence[Entry]) -> Iterator[Entry]:
     """Artifacts that have a weights file of these among their inputs, and what was made of those in turn."""
     seen = {facts.identity for facts in sources}
-    wanted = {file.sha256 for facts in sources for file in facts.outputs if _is_weights(file.name)}
+    wanted = {sha256 for facts in sources for sha256 in made_weights(facts)}
     while True:
         fresh = [
             entry for entry in entries
@@ -119,8 +119,15 @@ def _made_of(sources: Sequence[Facts], entries: Sequence[Entry]) -> Iterator[Ent
             return
         yield from fresh
         seen |= {entry.identity for entry in fresh}
-        wanted = {file.sha256 for entry in fresh for file in entry.facts.outputs if _is_weights(file.name)}
+        wanted = {sha256 for entry in fresh for sha256 in made_weights(entry.facts)}
 
 
-def _is_weights(name: str) -> bool:
+def made_weights(facts: Facts) -> set[str]:
+    """Digests of the weights files that are this artifact's own: a shard that no adapter changes is its base's."""
+    inputs = {file.sha256 for file in facts.files if file.role != "output"}
+    return {file.sha256 for file in facts.outputs if is_weights(file.name)} - inputs
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds what an artifact is known by: its weights."""
     return name.endswith((".safetensors", ".gguf", ".bin"))

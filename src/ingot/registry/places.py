@@ -31,6 +31,12 @@ class Places(Struct, frozen=True, omit_defaults=True):
     imatrix: str | None = None
     llama_cpp: str | None = None
 
+    @property
+    def hints(self) -> dict[str, str]:
+        """Everything that an artifact was made of, as `finding.find_inputs` takes it."""
+        more = {"imatrix": self.imatrix, "llama_cpp": self.llama_cpp}
+        return {**self.inputs, **{name: place for name, place in more.items() if place is not None}}
+
 
 def read_places(path: Path) -> Places | None:
     """What the file says; None where there is none. Raises CheckFailed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,14 @@ def find_all(registry: Registry, ref: str) -> list[Match]:
     here = [match for match in named if match.entry.state is not State.FREED]
     if tagged or named:
         return tagged or here or named
-    path = Path(ref).expanduser()
-    if path.exists():
-        return _at(registry, by_identity, path)
+    path = Path(os.path.expanduser(ref))
+    if os.path.exists(path):  # False for what can be no path, too
+        return _at(by_identity, path)
     digits = _DIGITS.fullmatch(ref.lower())
     if digits is None:
         return []
     same = [Match(entry) for entry in entries if entry.identity.startswith(digits[1])]
-    return same or _with_digest(registry, by_identity, digits[1])
+    return same or _with_digest(by_identity, digits[1])
 
 
 def entry_at(path: Path) -> Entry:
@@ -70,7 +71,7 @@ def entry_at(path: Path) -> Entry:
     return Entry(facts_of(record_in(path)), path.resolve().name, State.ELSEWHERE, str(path.absolute()))
 
 
-def _at(registry: Registry, entries: dict[str, Entry], path: Path) -> list[Match]:
+def _at(entries: dict[str, Entry], path: Path) -> list[Match]:
     """What the registry knows of a path: an artifact, one of its files, or what artifacts were made of."""
     folder = path if path.is_dir() else path.parent
     if (folder / RECORD_NAME).is_file():
@@ -84,7 +85,7 @@ def _at(registry: Registry, entries: dict[str, Entry], path: Path) -> list[Match
     found = []
     for file in files:
         with InputFile.open(file.parent, file.name, error=UsageError) as opened:
-            found += _with_digest(registry, entries, DigestMemory().sha256(opened))
+            found += _with_digest(entries, DigestMemory().sha256(opened))
     return found
 
 
@@ -107,8 +108,11 @@ def _is_weights(path: Path) -> bool:
     return path.is_file() and path.suffix in (".safetensors", ".gguf", ".bin")
 
 
-def _with_digest(registry: Registry, entries: dict[str, Entry], prefix: str) -> list[Match]:
-    return [Match(entries[identity], role, name) for identity, role, name, _ in registry.with_digest(prefix)]
+def _with_digest(entries: dict[str, Entry], prefix: str) -> list[Match]:
+    return [
+        Match(entry, file.role, file.name)
+        for entry in entries.values() for file in entry.facts.files if file.sha256.startswith(prefix)
+    ]  # fmt: skip
 
 
 def _unknown(registry: Registry, ref: str) -> UsageError:

@@ -8,6 +8,7 @@ time; readers never wait.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import sqlite3
@@ -21,6 +22,7 @@ from typing import TypeVar
 import msgspec
 
 from ingot.errors import CheckFailed, OutputError, UsageError
+from ingot.record.artifact import SIGNATURE_NAME
 from ingot.record.card import CARD_NAME
 from ingot.record.statement import MAX_RECORD_NBYTES, Record, read_record
 from ingot.record.tensor_table import TABLE_NAME
@@ -39,7 +41,9 @@ from ingot.storage.workdir import Place
 Answer = TypeVar("Answer")
 PLACES_NAME = "places.json"
 #: What is kept of an artifact when its weights go.
-_KEPT = (TABLE_NAME, CARD_NAME, RECORD_NAME)
+_KEPT = (TABLE_NAME, CARD_NAME, SIGNATURE_NAME, RECORD_NAME)
+#: In work/, what is being removed.
+_TRASH = "freed-"
 _WAIT_SECONDS = 60.0
 
 
@@ -86,10 +90,6 @@ class Registry:
 
     def tags(self) -> Tags:
         return read_tags(self.layout.tags)
-
-    def with_digest(self, prefix: str) -> list[tuple[str, str, str, str]]:
-        """(identity, role, name, sha256) of every file, in or out, whose sha256 begins with `prefix`."""
-        return self._ask(lambda index, _: index.with_digest(prefix))
 
     def reindex(self) -> list[Entry]:
         """Drop the index and make it again from the records; returns every artifact."""
@@ -143,7 +143,11 @@ class Registry:
         record, path = record_in(artifact), Path(os.path.abspath(artifact))
         with self.changing():
             inside = path.parent == self.layout.artifacts
-            self._note(record, path, msgspec.structs.replace(places, artifact=None if inside else str(path)))
+            known = self._known_places(record.identity, places.name)
+            self._note(record, path, msgspec.structs.replace(
+                places if places.inputs else msgspec.structs.replace(known, name=places.name),
+                artifact=None if inside else str(path),
+            ))  # fmt: skip
         return self._look()[record.identity]
 
     def publish(self, artifact: Path, places: Places) -> Entry:
@@ -189,26 +193,74 @@ class Registry:
         replace_file(self.disk, self.layout.records / entry.identity / name, data)
 
     def free(self, entry: Entry) -> None:
-        """Remove an artifact's files and keep its record. The caller has the lock, and knows that it may go."""
-        target = self.layout.artifacts / entry.name
-        self._note(record_in(target), target, self.places(entry))
-        gone = Place.of(self.layout.work / f"freed-{entry.identity[:16]}")
-        remove_tree(self.disk, gone.target)
-        self.disk.rename(target, gone.target)
+        """Remove an artifact's files and keep its record. The caller has the lock, and knows that it may go.
+
+            what is kept is noted, durably -> the folder goes to work/ under another name, durably -> it is removed
+
+        A crash before the second arrow leaves the whole artifact, later the record alone; `sweep` removes the rest.
+
+        Raises:
+            CheckFailed: what has the name is not this artifact, or more than it: nothing is changed.
+            OutputError, ResourceError.
+        """
+        target, gone = self.layout.artifacts / entry.name, self.layout.work / f"{_TRASH}{entry.identity}"
+        fault = self.why_not_ours(entry)
+        if fault is not None:
+            raise CheckFailed(f"the artifact is not freed: {fault}", where=target)
+        self._note(record_in(target), target, msgspec.structs.replace(
+            self._known_places(entry.identity, entry.name), name=entry.name
+        ))  # fmt: skip
+        if record_in(self.layout.records / entry.identity).identity != entry.identity:
+            raise CheckFailed("the record was not kept, so the artifact is not freed", where=target)
+        remove_tree(self.disk, gone)
+        self.disk.rename(target, gone)
+        self.disk.sync_directory(self.layout.work)
         self.disk.sync_directory(self.layout.artifacts)
-        remove_tree(self.disk, gone.target)
+        remove_tree(self.disk, gone)
+
+    def sweep(self) -> None:
+        """Remove what a `free` that died has left in work/. The caller has the lock."""
+        for name in _names(self.layout.work):
+            if name.startswith(_TRASH):
+                remove_tree(self.disk, self.layout.work / name)
+
+    def why_not_ours(self, entry: Entry) -> str | None:
+        """Why the folder in artifacts/ may not be removed; None where it is this artifact and nothing else."""
+        target = self.layout.artifacts / entry.name
+        if target.is_symlink() or not target.is_dir():
+            return "it is a link, and not a folder of the registry"
+        record = record_in(target)
+        if record.identity != entry.identity:
+            return "another artifact has its name"
+        strange = set(_names(target)) - record.subjects.keys() - {RECORD_NAME, SIGNATURE_NAME}
+        return f"its folder holds {min(strange)}, which is not of the artifact" if strange else None
 
     # -- within
 
     def _note(self, record: Record, artifact: Path, places: Places) -> None:
-        """Put the record, the table and the card in records/; the record last."""
+        """Put the record, the table, the card and a signature in records/; the record last.
+
+        What stands there already is not written again, so that a full disk does not keep an artifact from being freed.
+        """
         folder = self.layout.records / record.identity
         _make_folder(self.disk, folder)
-        write_places(self.disk, folder / PLACES_NAME, places)
+        if self._known_places(record.identity, "") != places:
+            write_places(self.disk, folder / PLACES_NAME, places)
         for name in _KEPT:
-            path = artifact / name
-            if path.is_file() and (name == RECORD_NAME or name in record.subjects):
-                replace_file(self.disk, folder / name, path.read_bytes())
+            path, kept = artifact / name, folder / name
+            data = path.read_bytes() if path.is_file() else None
+            subject = record.subjects.get(name)
+            if data is None or (subject is not None and hashlib.sha256(data).hexdigest() != subject.sha256):
+                continue  # a damaged table is no reason to forget the right one
+            if not kept.is_file() or kept.read_bytes() != data:
+                replace_file(self.disk, kept, data)
+
+    def _known_places(self, identity: str, name: str) -> Places:
+        """They are hints: where they cannot be read, there are none."""
+        try:
+            return read_places(self.layout.records / identity / PLACES_NAME) or Places(name)
+        except CheckFailed:
+            return Places(name)
 
     def _look(self) -> dict[str, Entry]:
         """Every artifact by identity."""
@@ -226,43 +278,42 @@ class Registry:
 
     def _sync(self, index: Index) -> dict[str, Entry]:
         here, noted = self._sources()
-        outside = {str(places.artifact): identity for identity, places in noted.items() if places.artifact}
-        folders = [*(self.layout.artifacts / name for name in here), *map(Path, outside),
+        outside = {identity: places.artifact for identity, places in noted.items() if places.artifact}
+        folders = [*(self.layout.artifacts / name for name in here), *map(Path, outside.values()),
                    *(self.layout.records / identity for identity in noted)]  # fmt: skip
         stamps = {str(path): stamp for path in folders if (stamp := _stamp(path / RECORD_NAME))}
         found = index.sync(stamps, lambda path: facts_of(record_in(Path(path))))
-        self.faults = {path: said for path, said in found.items() if isinstance(said, str)}
+        self.faults = {
+            path: said for path, said in found.items()
+            if isinstance(said, str) and _stamp(Path(path) / RECORD_NAME) == stamps[path]  # else it went meanwhile
+        }  # fmt: skip
         facts = {path: said for path, said in found.items() if isinstance(said, Facts)}
         tags: dict[str, list[str]] = {}
         for tag, identity in self.tags().current.items():
             tags.setdefault(identity, []).append(tag)
         entries: dict[str, Entry] = {}
 
-        def enter(path: Path, state: State, name: str | None) -> None:
+        def enter(path: Path, state: State, name: str, identity: str | None = None) -> None:
+            """`identity`: whose place this is; there may be something else by now."""
             known = facts.get(str(path))
-            if known is not None and known.identity not in entries:
+            if known is not None and known.identity not in entries and identity in (None, known.identity):
                 place = None if state is State.FREED else str(path)
                 own = tuple(sorted(tags.get(known.identity, ())))
                 entries[known.identity] = Entry(known, name or known.title, state, place, own)
 
         for name in here:
             enter(self.layout.artifacts / name, State.HERE, name)
-        for path, identity in outside.items():
-            enter(Path(path), State.ELSEWHERE, noted[identity].name)
+        for identity, artifact in outside.items():
+            enter(Path(artifact), State.ELSEWHERE, noted[identity].name, identity)
         for identity, places in noted.items():
-            enter(self.layout.records / identity, State.FREED, places.name)
+            if str(self.layout.artifacts / places.name) not in self.faults:  # else it is not freed, but damaged
+                enter(self.layout.records / identity, State.FREED, places.name, identity)
         return entries
 
     def _sources(self) -> tuple[list[str], dict[str, Places]]:
         """Names in artifacts/, and what is noted of each identity in records/."""
         here = _folders(self.layout.artifacts)
-        noted = {}
-        for identity in _folders(self.layout.records):
-            try:
-                noted[identity] = read_places(self.layout.records / identity / PLACES_NAME) or Places("")
-            except CheckFailed:
-                noted[identity] = Places("")  # hints; the record is what counts
-        return here, noted
+        return here, {identity: self._known_places(identity, "") for identity in _folders(self.layout.records)}
 
     def _records_of(self, entry: Entry) -> tuple[Path, ...]:
         own = (Path(entry.place) / RECORD_NAME,) if entry.place else ()
@@ -270,8 +321,11 @@ class Registry:
 
 
 def remove_tree(disk: Disk, folder: Path) -> None:
-    """Remove a folder of ours and its files, the record first: what is left of it is no artifact."""
-    if not os.path.lexists(folder):
+    """Remove a folder of ours and its files, the record first: what is left of it is no artifact. Follows no link."""
+    if folder.is_symlink():
+        disk.remove(folder)
+        return
+    if not folder.exists():
         return
     names = sorted(os.listdir(folder), key=lambda name: (name != RECORD_NAME, name))
     for name in names:
@@ -301,11 +355,18 @@ def _stamp(path: Path) -> str | None:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-def _folders(path: Path) -> list[str]:
+def _names(path: Path) -> list[str]:
+    """In order; none where there is no such folder. Raises CheckFailed: what cannot be read is not nothing."""
     try:
-        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise CheckFailed("a folder of the registry cannot be read", where=path, found=error.strerror) from error
+
+
+def _folders(path: Path) -> list[str]:
+    return [name for name in _names(path) if not name.startswith(".") and (path / name).is_dir()]
 
 
 def _make(layout: Layout, disk: Disk) -> None:

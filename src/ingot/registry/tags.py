@@ -1,8 +1,8 @@
 """Tags: names that people give to artifacts, such as `champion`. Every tag that was ever set stands in one file.
 
-Lines check themselves. A last line without its end was torn by a crash before its command had answered: it is cut off
-by the next. Any other line that is not whole was damaged, and is told of. Nothing is ever taken out of the file: what a
-tag meant in March can be told in November.
+Lines check themselves. The file only grows, by being replaced: a crash leaves the old one or the new one. A last line
+without its end, as another tool may leave it, is cut off by the next change; any other line that is not whole was
+damaged, and is told of. Nothing is ever taken out of the file: what a tag meant in March can be told in November.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ingot.errors import UsageError
 from ingot.storage import lines
+from ingot.storage.amend import replace_file
 from ingot.storage.disk import Disk
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
@@ -66,17 +67,8 @@ def append_tags(disk: Disk, path: Path, taggings: Iterable[tuple[str, str | None
     """Add (tag, identity) lines, durably. The caller has the registry's lock. Raises OutputError, ResourceError."""
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     data = b"".join(lines.encode({"tag": tag, "identity": identity, "time": now}) for tag, identity in taggings)
-    new = not path.exists()
-    before = b"" if new else path.read_bytes()
-    file = disk.create(path, nbytes=0, direct=False) if new else disk.reopen(path)
-    try:
-        file.truncate(_end(before))
-        file.write_at(data, _end(before))
-        file.sync()
-    finally:
-        file.close()
-    if new:
-        disk.sync_directory(path.parent)
+    before = path.read_bytes() if path.exists() else b""
+    replace_file(disk, path, before[: _end(before)] + data)
 
 
 def _end(data: bytes) -> int:
