@@ -8,14 +8,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from huggingface_hub import constants
 
-from ingot.errors import AdapterError, BaseError, Interrupted
+from ingot.errors import AdapterError, BaseError, Interrupted, UsageError
+from ingot.plan.model import GgufOptions, Options
+from ingot.quantize.gguf.bridge.checkout import Checkout
 from ingot.record import Record
 from ingot.record.form import DependencyNotes
 from ingot.registry import walking
-from ingot.registry.finding import Found, assembled, can_rebuild, find_inputs
+from ingot.registry.finding import LLAMA_CPP, Found, assembled, can_rebuild, find_inputs
 from ingot.registry.keeping import keep
 from ingot.storage import DigestMemory, PosixDisk
 from tests.registry.inputs import merge, scatter
@@ -182,8 +185,6 @@ def test_an_assembled_input_holds_what_was_recorded_and_nothing_beside_it(
 
 def from_the_hub(record: Record, commit: str) -> Record:
     """The record as if the base had come from the Hub."""
-    import msgspec
-
     replace = msgspec.structs.replace
     build = record.statement.predicate.build
     dependencies = tuple(
@@ -265,3 +266,30 @@ def test_what_the_hub_has_at_the_commit_counts_when_asked(
 def test_offline_the_hub_has_nothing(places: dict[str, Path], record: Record) -> None:
     shutil.rmtree(places["base"])
     assert can_rebuild(from_the_hub(record, COMMIT), places, hub=True) is not None
+
+
+# -- llama.cpp
+
+
+def test_a_checkout_of_llama_cpp_is_found_by_the_digest_of_its_code(
+    places: dict[str, Path], record: Record, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "src" / "llama.cpp"
+    for name in ("convert_hf_to_gguf.py", "gguf-py/gguf/gguf_writer.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(f"# {name}")
+    replace = msgspec.structs.replace
+    build = record.statement.predicate.build
+    gguf = GgufOptions(("Q8_0",), llama_cpp_sha256=Checkout.open(checkout).digest)
+    external = replace(build.external, options=Options(gguf=gguf))
+    predicate = replace(record.statement.predicate, build=replace(build, external=external))
+    wanting = Record(replace(record.statement, predicate=predicate), record.sha256)
+    missing = can_rebuild(wanting, places)
+    assert missing is not None
+    assert list(missing.lines(wanting)) == [f"the checkout of llama.cpp with sha256:{str(gguf.llama_cpp_sha256)[:12]}"]
+    for found in (find_inputs(wanting, {**places, LLAMA_CPP: checkout}), find_inputs(wanting, places, [tmp_path])):
+        assert (found.llama_cpp, bool(found.missing)) == (checkout, False)
+    (checkout / "convert_hf_to_gguf.py").write_text("# newer")
+    assert can_rebuild(wanting, {**places, LLAMA_CPP: checkout}, [tmp_path]) is not None
+    with pytest.raises(UsageError, match=r"llama\.cpp"):
+        find_inputs(wanting, places).check(wanting)

@@ -9,4 +9,8 @@ entry        the nouns: an artifact in brief
 resolve      from what a person types to an artifact
 lineage      `trace`: from a file back to the training run, and forward from an adapter
 difference   `diff`: what changed between two artifacts
+keeping      adapters kept by content, read-only, for ever
+finding      where the inputs of a record are now;  walking: a folder tree, within limits
+rebuilding   `rebuild`: the same bytes again, or nothing
+  returning  a freed artifact comes back into its registry
 """

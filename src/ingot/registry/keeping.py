@@ -66,7 +66,7 @@ class Kept:
 
 
 def keep(
-    adapter: Path,
+    adapter: str | Path,
     into: Path,
     disk: Disk,
     *,
@@ -78,7 +78,7 @@ def keep(
     """Keep the files of an adapter that a merge would use; see `keep_files`.
 
     Args:
-        adapter: its directory, or its weights file.
+        adapter: its directory, its weights file, or a Hub id.
         assume_peft_version, expert_layout: as for the merge, where the adapter cannot be opened without.
 
     Raises:
@@ -124,6 +124,11 @@ def keep_files(
         replace_file(disk, _list_of(target), data)
     is_new = replicate(disk, {name: (file, digests[name]) for name, file in files.items()}, target)
     return Kept(target, listed, is_new)
+
+
+def keep_small(files: Mapping[str, InputFile], into: Path, disk: Disk) -> Kept | None:
+    """Keep these files of an adapter unless they are large; None then. Raises what `keep_files` raises."""
+    return keep_files(files, into, disk) if sum(file.nbytes for file in files.values()) <= LARGE_NBYTES else None
 
 
 def kept_adapters(into: Path) -> list[Kept]:

@@ -8,13 +8,17 @@ from ingot.cli.arguments import output_flags
 from ingot.cli.framework import Verbs
 from ingot.cli.registry.add import add
 from ingot.cli.registry.diff import diff
+from ingot.cli.registry.gc import gc
+from ingot.cli.registry.keep import keep
 from ingot.cli.registry.list import list_artifacts
 from ingot.cli.registry.push import push
+from ingot.cli.registry.rebuild import rebuild
 from ingot.cli.registry.reindex import reindex
 from ingot.cli.registry.show import show
 from ingot.cli.registry.sign import sign
 from ingot.cli.registry.tag import tag
 from ingot.cli.registry.trace import trace
+from ingot.cli.registry.ui import ui
 
 _EXAMPLES = (
     ("ingot registry list", "Every artifact: size, format, scores, tags."),
@@ -37,5 +41,5 @@ def registry(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _verb in (list_artifacts, show, trace, diff, tag, sign, push, add, reindex):
+for _verb in (list_artifacts, show, trace, diff, tag, sign, push, keep, gc, rebuild, add, reindex, ui):
     registry.add_command(_verb)
