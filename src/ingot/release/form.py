@@ -85,7 +85,9 @@ class MergeForm(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         tuple[Text | Positive, ...],
         Meta(description="Adapters, by name or number from 1, whose whole tensors are used where several bring them."),
     ] = ()
-    component: Annotated[Text | None, Meta(description="Which of the adapter's components the base is: unet, transformer, text_encoder.")] = None
+    component: Annotated[
+        Text | None, Meta(description="Which of the adapter's components the base is, such as unet.")
+    ] = None
     expert_layout: Annotated[
         Literal["peft", "unsloth"] | None, Meta(description="How an expert stack's lora_B is read.")
     ] = None
@@ -147,7 +149,7 @@ class ValidateForm(Struct, frozen=True, forbid_unknown_fields=True, omit_default
         tuple[Text, ...], Meta(description="Files of prompts and answers: FILE.jsonl or NAME=FILE.jsonl:METRIC.")
     ] = ()
     metric: Annotated[
-        Text | None, Meta(description="Of files that name none: contains, exact, regex, numeric, json, choice, choice_norm.")
+        Text | None, Meta(description="Of files that name none: contains, exact, regex, numeric, json, choice, ...")
     ] = None
     chat: Annotated[bool, Meta(description="Put the prompts through the chat template.")] = False
     new_tokens: Annotated[int, Meta(ge=1, le=8192, description="The most tokens that an answer may have.")] = 64

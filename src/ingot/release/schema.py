@@ -23,7 +23,7 @@ def schema_bytes() -> bytes:
 
 
 def _without_null(node: Any) -> Any:
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return [_without_null(one) for one in node]
     if not isinstance(node, dict):
         return node
