@@ -152,6 +152,9 @@ def making_options(function: Callable[..., Any]) -> Callable[..., Any]:
         jobs_option,
         _option("--restart", group=RUN, is_flag=True,
                 help="Drop what an interrupted run of this output has finished, and begin anew."),
+        _option("--registry", group=RUN, metavar="DIR",
+                help="Take note of the artifact in this registry, and keep a copy of its adapters there; default: "
+                     "$INGOT_REGISTRY, else in none."),
         _option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the whole plan first."),
     )  # fmt: skip
     return _apply(options, function)

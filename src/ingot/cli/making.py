@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from ingot.merge import Job
     from ingot.plan.model import Options
     from ingot.record import Record
+    from ingot.registry.store import Registry
 
 
 def how_to_make(options: dict[str, Any]) -> dict[str, Any]:
     """What `arguments.making_options` were given, taken out of `options`."""
-    return {name: options.pop(name) for name in ("target", "device", "jobs", "restart", "verbose")}
+    return {name: options.pop(name) for name in ("target", "device", "jobs", "restart", "registry", "verbose")}
 
 
 def make(
@@ -37,6 +39,7 @@ def make(
     device: str,
     jobs: int | None,
     restart: bool,
+    registry: str | None,
     verbose: bool,
     imatrix: Path | None,
     llama_cpp: Path | None,
@@ -57,7 +60,8 @@ def make(
         if record is None:
             outcome = _run(session, job, device, restart)
             record = record_at(where)
-        _show_verdict(output, verb, job, where, record, outcome)
+        noted = _register(job, where, registry, imatrix, llama_cpp)
+        _show_verdict(output, verb, job, where, record, outcome, noted)
 
 
 def _show_plan(output: Output, job: Job, verbose: bool) -> None:
@@ -106,7 +110,35 @@ def _run(session: Session, /, job: Job, device: str, restart: bool) -> Outcome:
         return job.run(device=device, restart=restart, stop=stop, progress=progress)
 
 
-def _show_verdict(output: Output, verb: str, job: Job, target: Path, record: Record, outcome: Outcome | None) -> None:
+def _register(
+    job: Job, target: Path, place: str | None, imatrix: Path | None, llama_cpp: Path | None
+) -> Registry | None:
+    """Note the artifact, and keep its adapters, in the registry that the user named; None where there is none."""
+    from ingot.registry.layout import ENVIRONMENT
+
+    place = place if place is not None else os.environ.get(ENVIRONMENT)
+    if not place:
+        return None
+    from ingot.registry.keeping import keep_small
+    from ingot.registry.places import places_of
+    from ingot.registry.store import Registry
+
+    registry = Registry.open(Path(place), create=True)
+    registry.add(target, places_of(job, target.resolve().name, imatrix, llama_cpp))
+    for weighted in job.adapters:
+        keep_small(weighted.inputs, registry.layout.adapters, registry.disk)
+    return registry
+
+
+def _show_verdict(
+    output: Output,
+    verb: str,
+    job: Job,
+    target: Path,
+    record: Record,
+    outcome: Outcome | None,
+    registry: Registry | None,
+) -> None:
     checks = record.statement.predicate.run.checks
     nbytes, files = sum(subject.nbytes for subject in record.subjects.values()), len(record.subjects) + 1
     adapter, changed = checks["adapter_tensors"], checks["tensors_changed"]
@@ -116,6 +148,7 @@ def _show_verdict(output: Output, verb: str, job: Job, target: Path, record: Rec
             *([_line("Adapters", _consumed(adapter))] if job.adapters else []),
             _line("Tensors", f"{changed['planned']:,} changed, {checks['tensors_untouched']['planned']:,} untouched"),
             _line("Identity", record.identity),
+            *([_line("Registry", str(registry.layout.root))] if registry else []),
         ]
     )
     idle = changed["no_change_seen"]
@@ -127,6 +160,7 @@ def _show_verdict(output: Output, verb: str, job: Job, target: Path, record: Rec
         verb=verb, output=str(target), already_made=outcome is None, identity=record.identity,
         plan_digest=job.plan.digest, nbytes=nbytes, seconds=outcome.seconds if outcome else 0.0,
         resumed=outcome.resumed if outcome else [], checks=checks,
+        registry=str(registry.layout.root) if registry else None,
         files=[{"name": s.name, "nbytes": s.nbytes, "sha256": s.sha256} for s in record.subjects.values()],
     )  # fmt: skip
 

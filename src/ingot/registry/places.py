@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ingot.errors import CheckFailed
+from ingot.merge import Job
 from ingot.storage.amend import replace_file
 from ingot.storage.disk import Disk
 
@@ -36,6 +37,14 @@ class Places(Struct, frozen=True, omit_defaults=True):
         """Everything that an artifact was made of, as `finding.find_inputs` takes it."""
         more = {"imatrix": self.imatrix, "llama_cpp": self.llama_cpp}
         return {**self.inputs, **{name: place for name, place in more.items() if place is not None}}
+
+
+def places_of(job: Job, name: str, imatrix: Path | None, llama_cpp: Path | None) -> Places:
+    """Where the inputs of a job are now."""
+    locations = {"base": job.base.location, **{str(n): one.location for n, one in enumerate(job.adapters)}}
+    inputs = {role: str(location.path.absolute()) for role, location in locations.items()}
+    others = (None if path is None else str(path.absolute()) for path in (imatrix, llama_cpp))
+    return Places(name, None, inputs, *others)
 
 
 def read_places(path: Path) -> Places | None:

@@ -16,7 +16,7 @@ from ingot.merge.made import made_before
 from ingot.merge.running import check_room
 from ingot.record.form import Release
 from ingot.registry.entry import Entry, State
-from ingot.registry.places import Places
+from ingot.registry.places import Places, places_of
 from ingot.registry.store import Registry
 from ingot.registry.tags import check_tag
 from ingot.release.form import FormatForm
@@ -64,12 +64,7 @@ class Artifact:
     @property
     def places(self) -> Places:
         """Where its inputs are now."""
-        inputs = {"base": self.job.base.location, **{str(n): w.location for n, w in enumerate(self.job.adapters)}}
-        own = self.form
-        return Places(
-            self.name, None, {role: str(location.path.absolute()) for role, location in inputs.items()},
-            own.imatrix, own.llama_cpp,
-        )  # fmt: skip
+        return places_of(self.job, self.name, _path(self.form.imatrix), _path(self.form.llama_cpp))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ingot.merge import run_together
 from ingot.record import Record, add_evaluation
 from ingot.record.relabel import relabel
 from ingot.registry.entry import Entry
-from ingot.registry.keeping import LARGE_NBYTES, Kept, keep_files
+from ingot.registry.keeping import Kept, keep_files, keep_small
 from ingot.registry.store import remove_tree
 from ingot.release.planning import Artifact, ReleasePlan, checked
 from ingot.storage import replace_file
@@ -189,9 +189,9 @@ def _keep_adapters(plan: ReleasePlan, talk: Talk) -> None:
     """Copies of the adapters, as far as the recipe wants them: with them what is freed can be made again."""
     wanted, job = plan.recipe.publish.keep_adapters, plan.artifacts[0].job
     for weighted in job.adapters:
-        nbytes = sum(file.nbytes for file in weighted.inputs.values())
-        if wanted or (wanted is None and nbytes <= LARGE_NBYTES):
-            kept = keep_files(weighted.inputs, plan.registry.layout.adapters, plan.registry.disk, large=True)
+        place = (weighted.inputs, plan.registry.layout.adapters, plan.registry.disk)
+        kept = keep_small(*place) if wanted is None else keep_files(*place, large=True) if wanted else None
+        if kept is not None:
             talk.kept(kept, weighted.location.name)
 
 
