@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from ingot.errors import UnsafeInputError, UsageError
 from ingot.plan.model import GgufOptions, Options
 from ingot.release.form import MergeForm
+from ingot.release.publicly import public_run
 from ingot.release.recipe import public_tree, read_recipe
+from ingot.release.schema import schema
 from ingot.validate.gates import Limits
 from ingot.validate.spec import parse_spec
 from tests.release.recipes import SMALL, WHOLE, read, written
@@ -168,3 +171,30 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link.yaml").symlink_to("/etc/passwd")
     with pytest.raises((UsageError, UnsafeInputError)):
         read_recipe(tmp_path / "link.yaml")
+
+
+@pytest.mark.parametrize(
+    ("run", "public"),
+    [
+        ("wandb:team/project/runs/abc", "wandb:team/project/runs/abc"),
+        ("https://wandb.ai/t/p/runs/x", "https://wandb.ai/t/p/runs/x"),
+        ("https://zoe:pw@host/r?key=1#2", "https://host/r"),
+        ("/home/zoe/runs/7", "7"), ("file:/home/zoe/runs/7", "7"), ("file:///home/zoe/runs/7", "7"),
+        ("~/runs/7", "7"), ("../runs/7", "7"), ("run at /home/zoe/7", "7"), ("C:\\zoe\\7", "7"),
+        ("mlflow 5f3a", "mlflow 5f3a"), ("hf_" + "a" * 30, "hf_…"),
+    ],
+)  # fmt: skip
+def test_a_training_run_is_named_without_paths_and_logins(run: str, public: str) -> None:
+    assert public_run(run) == public
+
+
+def test_the_documentations_example_is_a_recipe_and_its_table_has_every_key(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "release.md").read_text(encoding="utf-8")
+    recipe = read(tmp_path, text.partition("```yaml\n")[2].partition("```")[0])
+    assert [recipe.artifact_name(form) for form in recipe.formats] == [
+        "support-assistant-v1.4", "support-assistant-v1.4-q4_k_m",
+    ]  # fmt: skip
+    table = "\n".join(line for line in text.splitlines() if line.startswith("| `"))
+    for of in schema()["$defs"].values():
+        for key in of.get("properties", {}):
+            assert re.search(rf"[`.]{key}(\[\])?`", table) or key in ("merge", "validate", "publish"), key

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ingot.release.recipe import Recipe
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)")
-_PATH = re.compile(r"(?:[/~\\]|\.\.?[/\\]|[A-Za-z]:[/\\])")
+#: At the beginning, or behind a colon, an equals sign or a space: "file:/home/zoe".
+_PATH = re.compile(r"(?:^|[\s:=])(?:/(?!/)|~|\\|\.\.?[/\\])|^[A-Za-z]:[/\\]")
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{16,}")
 
 
@@ -52,7 +53,7 @@ def public_run(text: str) -> str:
     """
     url = _URL.match(text)
     if url is None:
-        return public_name(text) if _PATH.match(text) else _TOKEN.sub(r"\1_…", text)
+        return public_name(text) if _PATH.search(text) else _TOKEN.sub(r"\1_…", text)
     if url[1].lower() == "file":
         return public_name(text)
     return _TOKEN.sub(r"\1_…", f"{url[1]}://{url[2].rpartition('@')[2]}{url[3]}")
@@ -115,7 +116,7 @@ def _copied(value: Any) -> Any:
 
 def _scrubbed(value: Any) -> Any:
     """Whatever stands where no path belongs, and is one all the same."""
-    return _each(value, lambda text: public_name(text) if _PATH.match(text) else _TOKEN.sub(r"\1_…", text))
+    return _each(value, lambda text: public_name(text) if _PATH.search(text) else _TOKEN.sub(r"\1_…", text))
 
 
 def _each(value: Any, change: Callable[[str], str]) -> Any:
