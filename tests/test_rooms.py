@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "ingot"
 #: From left to right: a room may import itself and what stands before it.
 ORDER = (
     "version", "errors", "formats", "storage", "kernels", "checkpoint", "adapters", "naming", "combine", "plan",
-    "engine", "quantize", "record", "merge", "registry", "extract", "export_lora", "validate",
+    "engine", "quantize", "record", "merge", "registry", "extract", "export_lora", "validate", "pages",
     "imatrix", "release", "inspect", "doctor", "demo", "cli", "__main__",
 )  # fmt: skip
 #: The main job assembles the rooms, and `verify --against-inputs` must run it again.

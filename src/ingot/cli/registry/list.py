@@ -87,10 +87,7 @@ def list_artifacts(
 
 def best_score(entry: Entry) -> float | None:
     """The mean over the tasks of the latest evaluation; None where there is none."""
-    scores = entry.facts.scores
-    if scores is None or not scores.tasks:
-        return None
-    return sum(score.candidate for score in scores.tasks) / len(scores.tasks)
+    return entry.facts.scores.mean if entry.facts.scores else None
 
 
 def _matches(pattern: str, names: Sequence[str]) -> bool:

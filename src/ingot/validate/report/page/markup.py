@@ -21,7 +21,7 @@ class Html(str):
 #: What an element may hold: text, markup, or nothing.
 Child = str | None
 
-_VOID = frozenset({"input", "meta", "wbr"})
+_VOID = frozenset({"input", "link", "meta", "wbr"})
 _SPELLED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 #: Joiners that scripts and emoji need.
 _KEPT = frozenset("\n\t\u200c\u200d")
