@@ -110,7 +110,7 @@ def differences_of(record: Record, job: Job | None = None) -> Iterator[str]:
     import torch
 
     then, here = record.internals, versions()
-    pairs = [("ingot", then.ingot, __version__)]
+    pairs: list[tuple[str, str | None, str | None]] = [("ingot", then.ingot, __version__)]
     pairs += [(name, then.libraries.get(name), here.get(name)) for name in sorted({*then.libraries, *here})]
     pairs += [("device", then.device.partition(":")[0], _device(record))]
     if _device(record) == "cpu":

@@ -59,8 +59,9 @@ def plan(
     where = Path(target) if target else None
     gguf, imatrix, llama_cpp = gguf_request(options)
     asked = make_options(**options, adapters=[name for name, _ in weighted], gguf=gguf)
-    files = {"imatrix": imatrix, "llama_cpp": llama_cpp}
-    with prepare(parse_base(base), weighted, asked, target=where, jobs=jobs, **files) as job:
+    with prepare(
+        parse_base(base), weighted, asked, target=where, jobs=jobs, imatrix=imatrix, llama_cpp=llama_cpp
+    ) as job:
         output = session.output
         shown = replace(job.plan, interference=job.interference()) if len(weighted) > 1 else job.plan
         output.lines([*as_lines(shown, output.width), *gguf_lines(job)])
