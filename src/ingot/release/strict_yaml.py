@@ -79,7 +79,7 @@ def loads(data: bytes, *, name: str) -> Document:
         mark = cause.problem_mark or cause.context_mark
         where = f"{name}:{mark.line + 1}" if mark is not None else name
         hint = "Indent with spaces, and quote text that holds `: ` or begins with a sign."
-        raise UsageError("not valid YAML", where=where, found=cause.problem, hint=hint) from cause
+        raise UsageError(f"not valid YAML: {cause.problem}", where=where, hint=hint) from cause
     except yaml.YAMLError as cause:
         what = "the file holds characters that YAML does not allow"
         raise UsageError(what, where=name, found=str(cause).splitlines()[0], hint="Is it the right file?") from cause
