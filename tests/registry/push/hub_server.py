@@ -289,8 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _on_validate(self, body: bytes) -> tuple[bytes]:
         content = json.loads(body)["content"]
-        if content.startswith("---\n") and "\n---" not in content[4:]:
-            raise _Refusal(400, "the metadata has no end")
+        named = re.search(r'^base_model: "?(.*?)"?$', content, re.MULTILINE)
+        if named and not re.fullmatch(r"([\w.-]+/)?[\w.-]+", named[1]):
+            raise _Refusal(400, f'"base_model" with value "{named[1]}" is not valid')
         return (b'{"errors": [], "warnings": []}',)
 
     def _on_info(self, _: bytes, repo: str, revision: str = "main") -> tuple[bytes]:

@@ -22,6 +22,10 @@ def told(capfd: pytest.CaptureFixture[str], line: str) -> tuple[int, dict[str, A
     return code, json.loads(out.splitlines()[-1]), err
 
 
+def asked_only(hub: Hub) -> bool:
+    return {path for method, path in hub.requests if method != "GET"} <= {"/api/validate-yaml"}
+
+
 def test_the_result_lists_every_file_and_where_it_went(
     hub: Hub, artifact: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +50,7 @@ def test_a_dry_run_says_what_would_be_done_and_only_asks(
     assert result["dry_run"]
     assert not result["exists"]
     assert sorted(result["send"]) == sorted(path.name for path in artifact.iterdir())
-    assert {method for method, _ in hub.requests} == {"GET"}
+    assert asked_only(hub)
     assert main(["registry", "push", str(artifact), "hf://acme/support", "--dry-run"]) == 0
     assert "to be made, private" in capfd.readouterr().out
 
@@ -58,7 +62,7 @@ def test_a_damaged_artifact_is_found_before_anything_is_made(
     code, error, _ = told(capfd, f"registry push {artifact} hf://acme/support")
     assert (code, error["error"]) == (1, "CheckFailed")
     assert SHARD in error["what"]
-    assert {method for method, _ in hub.requests} == {"GET"}
+    assert asked_only(hub)
     code, error, _ = told(capfd, f"registry push {artifact} hf://acme/support --no-verify")
     assert code == 17
     assert not hub.count("POST", "/commit/")
@@ -108,6 +112,9 @@ def test_an_extracted_adapter_is_pushed_too(
         ("registry push {out} hf://acme/support --message ' '", 2),
         ("registry push {out} hf://acme/support@a --branch b", 2),
         ("registry push {base} hf://acme/support", 2),
+        ("registry push {out} hf://acme/support --source s3://bucket", 2),
+        ("registry push {out} mlflow:support --read-back", 2),
+        ("registry push {out} mlflow:support --branch v2", 2),
     ],
 )
 def test_wrong_input_is_refused_before_anything_is_asked(
@@ -118,3 +125,21 @@ def test_wrong_input_is_refused_before_anything_is_asked(
     assert error["type"] == "error"
     assert "Traceback" not in err
     assert hub.requests == []
+
+
+def test_mlflow_gets_the_directory_and_the_target(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from ingot.registry.push import mlflow
+
+    asked: list[Any] = []
+
+    def take(path: Path, target: str, **more: Any) -> dict[str, object]:
+        asked.extend([path, target, more["tracking_uri"], more["source"]])
+        return {"target": target, "version": "3", "source": "s3://bucket/x"}
+
+    monkeypatch.setattr(mlflow, "push_to_mlflow", take)
+    line = f"registry push {made / 'out'} mlflow:support@champion --tracking-uri http://x --source s3://bucket/x"
+    code, result, _ = told(capfd, line)
+    assert (code, result["version"]) == (0, "3")
+    assert asked == [made / "out", "mlflow:support@champion", "http://x", "s3://bucket/x"]

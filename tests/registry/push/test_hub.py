@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ingot.record import verify
 from ingot.registry.push import HubTarget, Parcel, Pushed
 from ingot.registry.push.hub import look, push
 from ingot.registry.push.pushed import Proof, State
+from tests.cli import toys
 from tests.registry.push.conftest import packed
 from tests.registry.push.hub_server import READ_ONLY, SIGNATURE, TOKEN, Blob, Hub
 
@@ -260,14 +262,14 @@ def test_nothing_is_made_that_was_not_to_be_made(hub: Hub, parcel: Parcel) -> No
     hub.create("acme/support")
     error = refused(parcel, OutputError, HubTarget("acme/support", "v2"), create=False)
     assert "no such branch" in error.message
-    assert hub.count("POST", "") == 0
+    assert not hub.count("POST", "/api/repos") + hub.count("POST", "/branch/")
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(hub: Hub, parcel: Parcel) -> None:
     hub.create("acme/support", private=False)
     error = refused(parcel, OutputError, private=True)
     assert (error.expected, error.found) == ("private", "public")
-    assert not hub.count("POST", "")
+    assert not hub.count("PUT", "")
     assert pushed(parcel).private is False
 
 
@@ -328,6 +330,14 @@ def test_every_refusal_has_its_class_and_leaves_nothing_visible(
         assert repository is None or set(repository.head().files) == {".gitattributes"}
     hub.faults.answers = []
     assert pushed(parcel).changed
+
+
+def test_metadata_that_the_hub_refuses_is_found_before_anything_is_sent(hub: Hub, made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "base", tmp_path / "my base")
+    assert toys.run_here(f"merge 'my base' {made / 'lora'} -o out -q", tmp_path) == 0
+    error = refused(packed(tmp_path / "out"), OutputError)
+    assert 'base_model" with value "my base" is not valid' in error.message
+    assert {path for method, path in hub.requests if method != "GET"} == {"/api/validate-yaml"}
 
 
 def test_a_full_account_is_told_as_such(hub: Hub, parcel: Parcel) -> None:

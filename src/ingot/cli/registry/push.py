@@ -1,4 +1,4 @@
-"""`ingot registry push`: an artifact to the Hub, whole and compared."""
+"""`ingot registry push`: an artifact to the Hub, whole and compared; or into MLflow's registry, without its bytes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ _EXAMPLES = (
     ("ingot registry push support-v3 hf://acme/llama-3-8b-support", "An artifact of the registry; private if new."),
     ("ingot registry push ./out hf://acme/llama-3-8b-support@v3", "A directory, to a branch of its own."),
     ("ingot registry push ./out hf://acme/llama-3-8b-support --dry-run", "What would be sent and deleted."),
+    (
+        "ingot registry push support-v3 mlflow:support@champion --tracking-uri http://mlflow:5000",
+        "A version in MLflow's registry, which holds the record in brief and no weights.",
+    ),
 )
 
 
 @click.command(
     cls=Verb,
-    short_help="An artifact to the Hub.",
+    short_help="An artifact to the Hub, or into MLflow's registry.",
     examples=_EXAMPLES,
     arguments_help=[
         REF,
-        ("TARGET", "hf://org/name, or hf://org/name@branch."),
+        ("TARGET", "hf://org/name, hf://org/name@branch, mlflow:NAME or mlflow:NAME@alias."),
     ],
 )
 @click.argument("ref", metavar="REF")
@@ -51,6 +55,9 @@ _EXAMPLES = (
               help="Read every byte before the first is sent. Else a damaged file is found on its way.")  # fmt: skip
 @click.option("--read-back", cls=Option, is_flag=True,
               help="Download everything again and compare, not only the Hub's digests.")  # fmt: skip
+@click.option("--tracking-uri", cls=Option, metavar="URI", help="Of MLflow's server; default: $MLFLOW_TRACKING_URI.")
+@click.option("--source", cls=Option, metavar="URI",
+              help="Where others find the files, for MLflow, such as hf://org/name; default: their path.")  # fmt: skip
 @registry_option
 @jobs_option
 @output_flags
@@ -68,6 +75,8 @@ def push(
     dry_run: bool,
     verify: bool,
     read_back: bool,
+    tracking_uri: str | None,
+    source: str | None,
     place: Path | None,
     jobs: int | None,
 ) -> None:
@@ -80,7 +89,16 @@ def push(
 
     where = parse_target(target, branch)
     if not isinstance(where, HubTarget):
-        raise UsageError("this target is not known here yet", found=target)
+        of_the_hub = {
+            "--private": private is not None, "--no-create": not create, "--delete-others": delete_others,
+            "--message": message is not None, "--dry-run": dry_run, "--read-back": read_back,
+        }  # fmt: skip
+        for name in (name for name, given in of_the_hub.items() if given):
+            raise UsageError(f"{name} belongs to a push to the Hub", found=target)
+        _to_mlflow(session, _located(session.output, ref, place)[0], target, tracking_uri, source)
+        return
+    if tracking_uri is not None or source is not None:
+        raise UsageError("--tracking-uri and --source belong to a push to MLflow", found=target)
     if message is not None and not message.strip():
         raise UsageError("--message is empty")
     path, registry = _located(session.output, ref, place)
@@ -106,6 +124,16 @@ def push(
     if registry is not None:
         _remember(registry, pushed)
     _show(output, pushed)
+
+
+def _to_mlflow(session: Session, path: Path, target: str, tracking_uri: str | None, source: str | None) -> None:
+    from ingot.registry.push.mlflow import push_to_mlflow
+
+    with session.stopper.watched() as stop:
+        made = push_to_mlflow(path, target, tracking_uri=tracking_uri, source=source, stop=stop)
+    session.output.lines([f"{made['target']}: version {made['version']}, {made['source']}"], headings=False)
+    session.output.essence(str(made["version"]))
+    session.output.result(verb="registry push", **made)
 
 
 def _located(output: Output, ref: str, place: Path | None) -> tuple[Path, Registry | None]:

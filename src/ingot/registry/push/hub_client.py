@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 import httpx
-from huggingface_hub import constants
-from huggingface_hub.utils import (
+from huggingface_hub import constants, get_session
+from huggingface_hub.utils import (  # type: ignore[attr-defined] # documented there, and marked for no type checker
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
-    get_session,
 )
 
 from ingot.registry.push.hub_errors import without_secrets
