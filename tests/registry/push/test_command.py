@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +147,22 @@ def test_mlflow_gets_the_directory_and_the_target(
     code, result, _ = told(capfd, line)
     assert (code, result["version"]) == (0, "3")
     assert asked == [made / "out", "mlflow:support@champion", "http://x", "s3://bucket/x"]
+
+
+@pytest.mark.slow
+def test_a_killed_push_leaves_nothing_visible_and_goes_on(
+    hub: Hub, artifact: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = toys.environment(
+        HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1", HF_ENDPOINT=hub.endpoint, HF_TOKEN=TOKEN, NO_PROXY="127.0.0.1"
+    )
+    command = [sys.executable, "-m", "ingot", "registry", "push", str(artifact), "hf://acme/support"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hub.part_nbytes = 1000
+    hub.faults.before = lambda method, path: process.kill() if method == "PUT" and path.endswith("/4") else None
+    assert process.wait() == -signal.SIGKILL
+    assert set(hub.repositories["acme/support"].head().files) == {".gitattributes"}
+    hub.faults.before = lambda method, path: None
+    code, result, _ = told(capfd, f"registry push {artifact} hf://acme/support")
+    assert (code, result["changed"]) == (0, True)
+    assert set(hub.repositories["acme/support"].head().files) == {".gitattributes", *os.listdir(artifact)}

@@ -176,6 +176,22 @@ def test_somebody_elses_commit_in_between_is_not_overwritten(hub: Hub, parcel: P
     assert repository.head().files["README.md"].data == b"# mine"
 
 
+def test_two_who_push_the_same_at_once_both_arrive(hub: Hub, parcel: Parcel) -> None:
+    others: list[Pushed] = []
+
+    def meddle(method: str, path: str) -> None:
+        if "/commit/" in path:
+            hub.faults.before = lambda method, path: None
+            other = threading.Thread(target=lambda: others.append(push(look(parcel, TARGET))))
+            other.start()
+            other.join()
+
+    hub.faults.before = meddle
+    done = pushed(parcel)
+    assert done.commit == others[0].commit == hub.repositories["acme/support"].branches["main"]
+    assert len(hub.repositories["acme/support"].commits) == 2
+
+
 def test_digests_that_came_out_wrong_fail_the_check(hub: Hub, parcel: Parcel) -> None:
     hub.faults.store_wrong = True
     error = refused(parcel, CheckFailed)

@@ -18,7 +18,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from ingot.errors import CheckFailed, Interrupted
 from ingot.registry.push.hub_client import well_behaved
-from ingot.registry.push.hub_errors import is_transient, translated, without_secrets
+from ingot.registry.push.hub_errors import may_be_done, translated, without_secrets
 from ingot.registry.push.hub_look import (
     OF_THE_HUB,
     Prospect,
@@ -135,7 +135,7 @@ class _Push:
         return commit, {one.file.name: one.nbytes_sent for one in additions if one.was_sent}
 
     def _commit(self, prospect: Prospect, operations: list[CommitOperationDelete | Addition], message: str) -> str:
-        """The id of the commit. Where its answer was lost, a look tells whether it was made."""
+        """The id of the commit that holds all of it: this one, or, where that seems to have failed, the one there."""
         try:
             made = self._api.create_commit(
                 self._target.repository, operations, commit_message=message, commit_description=self._description(),
@@ -143,7 +143,7 @@ class _Push:
             )  # fmt: skip
             return made.oid
         except Exception as error:
-            if not is_transient(error):
+            if not may_be_done(error):
                 raise
             try:
                 now = look_with(self._api, self._parcel, self._target, None, False, self._delete_others)

@@ -35,6 +35,7 @@ _NO_ROOM = re.compile(
 _URL = re.compile(r"\b(https?://)(?:[^\s/@]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{12,}")
 _TRANSIENT = frozenset({408, 425, 429})
+_OVERTAKEN = frozenset({409, 412})
 _LONGEST = 300
 
 
@@ -81,11 +82,16 @@ def as_ours(error: BaseException, where: object) -> IngotError:
     return ResourceError(f"the push failed: {text or type(error).__name__}", where=where, hint=_AGAIN)
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the request may have arrived although it seems to have failed: its answer was lost, or is a 5xx."""
+def may_be_done(error: BaseException) -> bool:
+    """Whether what was asked for may stand there all the same.
+
+    The answer was lost, or is a 5xx, which the Hub is known to give for commits that it made; or somebody was faster,
+    who may have pushed the same.
+    """
     for one in _chain(error):
         if isinstance(one, HfHubHTTPError):
-            return one.response.status_code >= 500 or one.response.status_code in _TRANSIENT
+            status = one.response.status_code
+            return status >= 500 or status in _TRANSIENT or status in _OVERTAKEN
         if isinstance(one, httpx.HTTPError | ConnectionError | TimeoutError):
             return True
     return False
@@ -109,7 +115,7 @@ def _of_answer(error: HfHubHTTPError, where: object) -> IngotError:
     if status == 403:
         return OutputError(f"the token may not do this{told}", where=where,
                            hint="Use a token with write permission on this repository: `hf auth login`.")  # fmt: skip
-    if status in (409, 412):
+    if status in _OVERTAKEN:
         return OutputError(f"somebody else changed the repository meanwhile{told}", where=where,
                            hint="Run the same command again; it looks anew at what is there.")  # fmt: skip
     if status >= 500 or status in _TRANSIENT:
