@@ -101,8 +101,9 @@ def execute(
 
     outputs = [_output(job, release, ending) for job, release in zip(jobs, releases, strict=True)]
     done = execute_outputs(outputs, jobs[0].base.inputs, jobs[0].adapter_files, run, _sink(jobs))
-    written = [outcome for outcome in done if not isinstance(outcome, IngotError)]
-    pace.remember(sum(one.written_nbytes for one in written), max((one.seconds for one in written), default=0.0))
+    for job, outcome in zip(jobs, done, strict=True):
+        if job.document is None and not isinstance(outcome, IngotError):  # a plan's seconds are those of moving bytes
+            pace.remember(outcome.written_nbytes, outcome.seconds)
     return done
 
 
