@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import errno
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,8 +28,10 @@ from ingot.errors import CheckFailed, IngotError, MissingComponent, ResourceErro
 from ingot.merge import prepare
 from ingot.plan.model import GgufOptions, Options
 from ingot.record import add_evaluation, verify
+from ingot.registry.places import Places
 from ingot.registry.signing import SigningKey, TrustedCertificates, TrustedKey, sign, verify_signature
-from tests.cli.toys import json_lines, run_here
+from ingot.registry.store import Registry
+from tests.cli.toys import environment, json_lines, run_here
 from tests.quantize.gguf.models import save_adapter, save_model
 from tests.record.makers import SHARDS, copy_of, merge, names, write_adapter, write_base
 from tests.storage.faulty_disk import FaultyDisk
@@ -542,6 +547,37 @@ def test_a_path_is_signed_without_a_registry_and_the_password_comes_from_a_file_
     assert run_here("registry sign out --private-key key.pem -q", tmp_path) == 0
     monkeypatch.setenv("INGOT_KEY_PASSWORD", "wrong")
     assert run_here(line, tmp_path) == 2
+
+
+def test_an_artifact_of_a_registry_is_signed_by_its_name_or_tag(out: Path, key: Path, tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path / "registry", create=True)
+    entry = registry.add(out, Places("tiny-support-v1"))
+    registry.tag([("champion", entry.identity)])
+    for ref in ("tiny-support-v1", "champion", entry.identity[:12]):
+        (out / "model.sig").unlink(missing_ok=True)
+        assert run_here(f"registry sign {ref} --registry registry --private-key {key}", tmp_path) == 0
+        stock(out, public_of(key))
+    assert run_here(f"registry sign nobody --registry registry --private-key {key}", tmp_path) == 2
+
+
+def test_a_terminal_is_asked_for_the_password_before_anything_moves_on_it(out: Path, tmp_path: Path) -> None:
+    key = write_key(tmp_path / "key.pem", ec.generate_private_key(ec.SECP256R1()), PASSWORD)
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "ingot", "registry", "sign", str(out), "--private-key", str(key)]
+    process = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="xterm"),
+                               start_new_session=True)  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"Password of " not in shown:
+        shown += os.read(ours, 1024)
+    assert shown.startswith(b"Password of ")
+    os.write(ours, PASSWORD + b"\n")
+    with contextlib.suppress(OSError):  # the terminal's end, when the command has left
+        while os.read(ours, 1024):
+            pass
+    assert process.wait(60) == 0
+    os.close(ours)
+    stock(out, public_of(key))
 
 
 def test_a_bad_signature_is_exit_1_and_the_last_line_of_json(

@@ -63,10 +63,10 @@ def sign(
     artifact = _artifact(session.output, ref, place)
     from ingot.cli.progress import Progress
     from ingot.record.artifact import SIGNATURE_NAME
-    from ingot.registry.signing import SigningKey
+    from ingot.registry.signing import SigningKey, unlocked
     from ingot.registry.signing import sign as sign_artifact
 
-    signer = SigningKey(private_key, certificate, chain, _asker(private_key, password_file))
+    signer = unlocked(SigningKey(private_key, certificate, chain, _asker(private_key, password_file)))
     again = (artifact / SIGNATURE_NAME).exists()
     total = sum(one.stat().st_size for one in artifact.iterdir() if one.is_file()) if read else 0
     with session.stopper.watched() as stop, Progress(session.output, total, "reading") as progress:

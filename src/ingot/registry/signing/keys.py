@@ -6,8 +6,9 @@ Curves are those of the format: P-256, P-384, P-521. Source: OpenSSF Model Signi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,16 @@ class TrustedCertificates:
 
     roots: tuple[Path, ...]
     identity: str | None = None
+
+
+def unlocked(signer: SigningKey) -> SigningKey:
+    """The same, with the password asked for now, if it is needed: before anything else is shown or done.
+
+    Raises UsageError, MissingComponent.
+    """
+    ready = replace(signer, password=cache(signer.password))
+    load_private_key(ready)
+    return ready
 
 
 def load_private_key(signer: SigningKey) -> EllipticCurvePrivateKey:

@@ -56,8 +56,8 @@ def make_signer(signer: SigningKey) -> Any:
         others += keys.load_certificates(keys.read(path, "the certificate chain"), path)
     # The library wants a chain of one at least; the signer's own certificate in it proves nothing more.
     chain = b"".join(one.public_bytes(serialization.Encoding.PEM) for one in others or [first])
-    leaf = first.public_bytes(serialization.Encoding.PEM)
-    return sign_certificate.Signer(*(cast(Path, _Held(one)) for one in (pem, leaf)), [cast(Path, _Held(chain))])
+    held = [cast(Path, _Held(data)) for data in (pem, first.public_bytes(serialization.Encoding.PEM), chain)]
+    return sign_certificate.Signer(held[0], held[1], held[2:])
 
 
 def signed(signer: Any, name: str, digests: Mapping[str, str]) -> bytes:
