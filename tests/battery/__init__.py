@@ -9,6 +9,7 @@
     resume_state, concurrency                                     what it leaves, and who else is there
     truncation, header_bits, evil, nonfinite                      inputs that are broken or hostile
     rot, permissions, determinism, memory                         the artifact and the run themselves
+    registry_gc, registry_index                                   many artifacts, and what is known of them
 
 Each item is a module with `run(scale, report) -> Figure`; `scale` 1 is the whole item, less is a sample of it.
 `test_sample` runs a sample of each in `make test`.

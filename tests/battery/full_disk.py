@@ -29,19 +29,12 @@ _NONE, _ENOUGH = 64 << 10, 64 << 20
 def run(scale: float, report: Report) -> Figure:
     with workshop(llama_model, hidden=128, layers=4, shard_nbytes=300_000) as shop:
         shop.reference()
-        namespace = _namespace()
-        if namespace is None:
-            return Figure([], skipped=["full disks: no mount namespace can be had here"])
         number = scaled(SIZES, scale, 3)
-        command = [*namespace, sys.executable, "-m", "tests.battery.full_disk", str(shop.root), str(number)]
-        path = os.pathsep.join(["src", "."])
-        environment = {**os.environ, "PYTHONPATH": path, "INGOT_CACHE": str(shop.root / "cache")}
-        here = Path(__file__).parents[2]
-        found = subprocess.run(command, env=environment, cwd=here, capture_output=True, text=True, check=False)
-        if found.returncode:
-            raise RuntimeError(found.stderr[-3000:])
+        found = in_namespace(shop.root, "tests.battery.full_disk", str(shop.root), str(number))
+        if found is None:
+            return Figure([], skipped=["full disks: no mount namespace can be had here"])
     report(number, number)
-    small, filled = json.loads(found.stdout)
+    small, filled = json.loads(found)
     return Figure(
         [
             Count("disks of too little room: exit 14, nothing written; with room, identical", number, small),
@@ -52,6 +45,22 @@ def run(scale: float, report: Report) -> Figure:
             ),
         ]
     )
+
+
+def in_namespace(root: Path, module: str, *arguments: str) -> str | None:
+    """What a module prints where it may mount file systems that nobody else sees; None where that cannot be had."""
+    prefix = _namespace()
+    if prefix is None:
+        return None
+    path = os.pathsep.join(["src", "."])
+    found = subprocess.run(
+        [*prefix, sys.executable, "-m", module, *arguments],
+        env={**os.environ, "PYTHONPATH": path, "INGOT_CACHE": str(root / "cache")},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if found.returncode:
+        raise RuntimeError(found.stderr[-3000:])
+    return found.stdout
 
 
 def _namespace() -> list[str] | None:
@@ -74,7 +83,7 @@ def _child(root: Path, number: int) -> tuple[list[str], list[str]]:
 
 
 def _too_small(shop: Workshop, expected: Content, size: int) -> str | None:
-    with _disk(shop.root / "disk", size) as disk:
+    with mounted(shop.root / "disk", size) as disk:
         code, _, said = cli(*shop.command(disk / "out"))
         if code != 14 or list(disk.iterdir()):
             return f"{size} bytes: exit {code}, {list(disk.iterdir())}: {said}"
@@ -83,7 +92,7 @@ def _too_small(shop: Workshop, expected: Content, size: int) -> str | None:
 
 def _filled(shop: Workshop, expected: Content, left: int) -> str | None:
     """The room sufficed when it was looked at; then somebody else took all but `left` bytes."""
-    with _disk(shop.root / "disk", _ENOUGH) as disk:
+    with mounted(shop.root / "disk", _ENOUGH) as disk:
         with _ballast(disk / "ballast", left):
             code, _, said = cli(*shop.command(disk / "out"))
         if code != 14 or (disk / "out").exists() or "Traceback" in said:
@@ -100,7 +109,8 @@ def _retried(shop: Workshop, disk: Path, expected: Content, what: str) -> str | 
 
 
 @contextmanager
-def _disk(path: Path, size: int) -> Iterator[Path]:
+def mounted(path: Path, size: int) -> Iterator[Path]:
+    """A tmpfs of `size` bytes."""
     path.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)], check=True)
     try:

@@ -24,7 +24,8 @@ T = TypeVar("T")
 #: Tries in parallel: the machine that the figures were planned for has two cores.
 WORKERS = 2
 _PRELOAD = ["ingot.merge", "ingot.engine.run", "ingot.record.record", "ingot.cli.app", "ingot.cli.progress",
-            "ingot.plan.render", "tests.battery.processes", "tests.storage.faulty_disk", "tests.toy"]  # fmt: skip
+            "ingot.plan.render", "ingot.registry.collect", "tests.battery.processes", "tests.storage.faulty_disk",
+            "tests.toy"]  # fmt: skip
 _PATH = os.pathsep.join(map(str, (Path(ingot.errors.__file__).parents[1], Path(__file__).parents[2])))
 
 _context = multiprocessing.get_context("forkserver")
@@ -59,6 +60,14 @@ def forked(arguments: Sequence[str], cache: Path, log: Path, **setting: Any) -> 
     """The same command in a fork of the server. `setting`: see `_child`."""
     _server()
     process = _context.Process(target=_child, args=(list(arguments), str(cache), str(log)), kwargs=setting)
+    process.start()
+    return process
+
+
+def running(function: Callable[..., None], *arguments: object) -> BaseProcess:
+    """A function of a module in a fork of the server; an exception ends it with 1."""
+    _server()
+    process = _context.Process(target=function, args=arguments)
     process.start()
     return process
 

@@ -183,8 +183,12 @@ class Registry:
         for tag, _ in wanted:
             check_tag(tag)
         with self.changing():
-            current = self.tags().current
-            new = [(tag, identity) for tag, identity in wanted if current.get(tag) != identity]
+            current: dict[str, str | None] = dict(self.tags().current)
+            new = []
+            for tag, identity in wanted:
+                if current.get(tag) != identity:
+                    new.append((tag, identity))
+                    current[tag] = identity
             if new:
                 append_tags(self.disk, self.layout.tags, new)
 
