@@ -101,7 +101,7 @@ def _tensors(found: Difference) -> Iterator[Child]:
             (module_of(one.name), one.how, frame.digest(one.before) or "–", frame.digest(one.after) or "–")
             for one in found.tensors[:_MOST_TENSORS]
         ]
-        yield table("In the order of the files", ("Tensor", "What", "From", "To"), rows, classes="changes")
+        yield table("In the order of the files", ("Tensor", "What", "From", "To"), rows, classes="tensors")
     if len(found.tensors) > _MOST_TENSORS:
         yield tag("p", f"{len(found.tensors) - _MOST_TENSORS:,} more differ and are not shown.", class_="muted")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,14 +13,16 @@ from ingot.plan.figures import counted, elide
 from ingot.validate.report.page.markup import Html, tag
 
 #: Characters of a name, and of what stands under it, that a node has room for.
-_TITLE, _NOTE = 26, 30
-_EDGE = 6  # pixels around the drawing, for lines and the outline of what has the focus
+_TITLE, _NOTE = 23, 27
+_COLUMNS = {Kind.RUN: 0, Kind.ADAPTER: 1, Kind.BASE: 1, Kind.ARTIFACT: 2}
+_EDGE = 4  # pixels around the drawing, for lines and the outline of what has the focus
 
 
 def draw(graph: Graph, label: str, own: str | None = None) -> Html:
     """The drawing, in a frame of its own that scrolls where it is wide. `own` is the key of the node to stress."""
+    first = {key: _COLUMNS[node.kind] for key, node in graph.nodes.items()}
     late = [key for key, node in graph.nodes.items() if node.kind is not Kind.ARTIFACT]
-    places = lay_out(list(graph.nodes), graph.edges, late)
+    places = lay_out(list(graph.nodes), graph.edges, first=first, late=late)
     arrow = tag("path", d="M0 0L7 4L0 8z")
     marker = tag("marker", arrow, id="arrow", viewBox="0 0 8 8", refX=7, refY=4, markerWidth=8, markerHeight=8,
                  orient="auto", markerUnits="userSpaceOnUse")  # fmt: skip
@@ -42,15 +45,19 @@ def _key(graph: Graph) -> Html:
 def _box(node: Node, x: int, y: int, *, own: bool) -> Html:
     outside = node.kind is Kind.RUN and run_address(node.value) is not None
     classes = f"node {_class(node.kind)}" + (" freed" if node.freed else "") + (" own" if own else "")
-    note = ", ".join([node.note, *node.tags]) if node.note else str(node.kind)
+    note = ", ".join([*node.tags, node.note]) if node.note else str(node.kind)
+    title = re.sub(r"^https?://", "", node.title)
+    texts = (
+        tag("text", elide(title, _TITLE), x=12, y=20, class_="title"),
+        tag("text", note[:_NOTE] + ("…" if len(note) > _NOTE else ""), x=12, y=37),
+    )
     told = ", ".join([str(node.kind), node.title, note, *(["freed"] if node.freed else [])])
     return tag(
         "a",
         tag("title", told),
         tag("rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx=6, class_="box"),
         tag("path", d=f"M{x + 2} {y + 8}V{y + HEIGHT - 8}", class_="stripe"),
-        tag("text", elide(node.title, _TITLE), x=x + 12, y=y + 20, class_="title"),
-        tag("text", elide(note, _NOTE), x=x + 12, y=y + 37),
+        tag("svg", *texts, x=x, y=y, width=WIDTH - 4, height=HEIGHT),  # cuts off what is wider than the node
         href=_target(node),
         rel="noreferrer" if outside else None,
         class_=classes,

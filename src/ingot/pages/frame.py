@@ -30,7 +30,7 @@ def page(title: str, *content: Child, site: Site | None = None, here: str = "") 
         tag("a", "Skip to the content", href="#content", class_="skip"),
         tag("nav", tag("ul", *links), aria_label="Registry"),
         tag("main", *content, id="content"),
-        tag("footer", tag("p", "Registry ", tag("code", name_of(root)), ", to look at")) if root else None,
+        tag("footer", tag("p", "Registry ", tag("code", name_of(root)), ", read-only")) if root else None,
         class_="registry",
     )
     head = tag(

@@ -7,13 +7,13 @@ place of each node's neighbours, a few times forth and back (the barycentre heur
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 #: Pixels: a node, and the room between nodes.
 WIDTH, HEIGHT = 200, 48
-GAP_ACROSS, GAP_DOWN = 40, 14
+GAP_ACROSS, GAP_DOWN = 44, 14
 _PASSING = 18  # of an edge that passes a column
 _SWEEPS = 8
 
@@ -30,12 +30,19 @@ class Places:
     edges: dict[Edge, tuple[tuple[int, int], ...]]
 
 
-def lay_out(nodes: Sequence[str], edges: Iterable[Edge], late: Collection[str] = ()) -> Places:
-    """Places for all nodes. `late` ones stand right before the first that is made of them, not at the far left."""
+def lay_out(
+    nodes: Sequence[str], edges: Iterable[Edge], *, first: Mapping[str, int] | None = None, late: Collection[str] = ()
+) -> Places:
+    """Places for all nodes.
+
+    Args:
+        first: nodes that stand in this column or right of it, counted from 0; a column that stays empty falls away.
+        late: nodes that stand right before the first that is made of them, not as far left as can be.
+    """
     if not nodes:
         return Places(0, 0, {}, {})
     order, kept = _without_circles(nodes, list(edges))
-    level = _levels(order, kept, set(late))
+    level = _levels(order, kept, first or {}, set(late))
     columns: list[list[str]] = [[] for _ in range(max(level.values()) + 1)]
     for node in nodes:
         columns[level[node]].append(node)
@@ -91,9 +98,9 @@ def _without_circles(nodes: Sequence[str], edges: list[Edge]) -> tuple[list[str]
     return order, [(one, other) for one, other in dict.fromkeys(edges) if number[one] < number[other]]
 
 
-def _levels(order: Sequence[str], edges: Sequence[Edge], late: set[str]) -> dict[str, int]:
+def _levels(order: Sequence[str], edges: Sequence[Edge], first: Mapping[str, int], late: set[str]) -> dict[str, int]:
     """The column of each node: right of all that it was made of."""
-    level = dict.fromkeys(order, 0)
+    level = {node: first.get(node, 0) for node in order}
     number = {node: at for at, node in enumerate(order)}
     forth = sorted(edges, key=lambda edge: number[edge[0]])
     for one, other in forth:
@@ -104,7 +111,8 @@ def _levels(order: Sequence[str], edges: Sequence[Edge], late: set[str]) -> dict
     for node in reversed(order):
         if node in late and node in after:
             level[node] = min(level[other] for other in after[node]) - 1
-    return level
+    taken = {one: number for number, one in enumerate(sorted(set(level.values())))}
+    return {node: taken[one] for node, one in level.items()}
 
 
 def _neighbours(columns: Sequence[Sequence[str]], chains: Iterable[Sequence[str]]) -> dict[str, tuple[list[str], ...]]:

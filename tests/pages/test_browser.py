@@ -1,0 +1,132 @@
+"""The pages in a real browser: nothing runs, nothing is logged, nothing sticks out, and the nodes are to be seen."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingot.pages import frame
+from ingot.pages.drawing import draw
+from ingot.pages.graph import Graph, Kind, Node
+from ingot.pages.routes import answer
+from ingot.pages.server import Server
+from ingot.registry.store import Registry
+from tests.pages import example
+from tests.pages.test_routes import hostile
+from tests.validate.report.page import browser
+
+pytestmark = browser.needed
+
+WIDTHS = (320, 400, 1280)
+_WIDER = """(document.querySelectorAll('details').forEach(e => e.open = true),
+    Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth)"""
+#: Nodes whose name is not inside their box, and what they take together.
+_NODES = """[[...document.querySelectorAll('.node')].filter(e => {
+        const box = e.querySelector('rect').getBoundingClientRect(), name = e.querySelector('.title').getBoundingClientRect();
+        return !(box.width > 100 && name.width > 8 && name.left >= box.left && name.top >= box.top && name.bottom <= box.bottom);
+    }).length, document.querySelectorAll('.node').length]"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def pages(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("rendered")
+    style = answer(registry.layout, "/style.css").body.decode()
+    by_name = {entry.name: entry for entry in registry.entries()}
+    one, other = (by_name[name].identity for name in ("tiny-8b-support-v1", "tiny-8b-support-v2"))
+    planted = hostile(folder)
+    targets = {
+        "list": (registry, "/"), "lineage": (registry, "/lineage"), "artifact": (registry, f"/artifact/{other}"),
+        "diff": (registry, f"/diff?a={one}&b={other}"), "missing": (registry, "/missing"),
+        "empty": (Registry.open(folder / "empty", create=True), "/"), "hostile": (planted, "/"),
+        "hostile artifact": (planted, f"/artifact/{planted.entries()[0].identity}"),
+    }  # fmt: skip
+    found = {}
+    for name, (where, target) in targets.items():
+        found[name] = folder / f"{name}.html"
+        text = answer(where.layout, target).body.decode()
+        found[name].write_text(example.inlined(text, style), encoding="utf-8")
+    for count in (1, 40):
+        found[str(count)] = folder / f"{count}.html"
+        text = frame.page("A graph", draw(graph(count), "A graph"))
+        found[str(count)].write_text(example.inlined(text, style), encoding="utf-8")
+    return found
+
+
+def graph(count: int) -> Graph:
+    choose = random.Random(count)
+    kinds = [Kind.ARTIFACT] if count == 1 else [Kind.RUN] * 4 + [Kind.ADAPTER] * 5 + [Kind.BASE] + [Kind.ARTIFACT] * 30
+    nodes = {
+        str(number): Node(kind, "ab" * 32, f"a-name-of-usual-length-v{number}", "gguf:Q4_K_M, 4.92 GB", ("champion",))
+        for number, kind in enumerate(kinds)
+    }
+    edges = [(str(number), str(4 + number)) for number in range(4)] if count > 1 else []
+    edges += [(str(choose.randrange(4, number)), str(number)) for number in range(10, len(kinds)) for _ in range(2)]
+    return Graph(nodes, tuple(dict.fromkeys(edges)))
+
+
+@pytest.fixture(scope="module")
+def server(registry: Registry) -> Iterator[Server]:
+    with Server(registry.layout, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["list", "artifact", "diff", "hostile artifact",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in ("lineage", "missing", "empty", "hostile", "40"))],
+)  # fmt: skip
+def test_nothing_is_wider_than_the_window(pages: dict[str, Path], name: str) -> None:
+    assert browser.ask(pages[name], _WIDER, WIDTHS) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "count"), [("1", 1), ("40", 40)])
+def test_every_node_is_to_be_seen_with_its_name_in_it(pages: dict[str, Path], name: str, count: int) -> None:
+    assert browser.ask(pages[name], _NODES, (400, 1280)) == [[0, count], [0, count]]
+
+
+def test_the_server_s_pages_are_accepted_by_their_own_policy(server: Server) -> None:
+    for target in ("", "artifact/champion"):
+        started = browser.start(f"{server.url}{target}", "--virtual-time-budget=2000", "--dump-dom")
+        assert "</nav>" in started.stdout
+        assert browser._CONSOLE.findall(started.stderr) == []
+
+
+def test_a_script_in_a_report_does_not_run(registry: Registry, server: Server) -> None:
+    entry = registry.entries()[0]
+    report = registry.layout.records / entry.identity / "report.html"
+    report.write_text("<!DOCTYPE html><title>still</title><p>x<script>document.title = 'ran'</script>")
+    try:
+        dom = browser.start(f"{server.url}artifact/{entry.identity}/report", "--dump-dom").stdout
+    finally:
+        report.unlink()
+    assert "<title>still</title>" in dom
+
+
+def test_without_a_policy_too_nothing_of_the_records_becomes_an_element(pages: dict[str, Path]) -> None:
+    probe = "document.querySelectorAll('script, img, b, style').length"
+    # The one script is the one that asks, and the one style the page's.
+    assert browser.ask(pages["hostile artifact"], probe) == [2]
+
+
+def test_light_and_dark_are_pictures_of_the_same_page(pages: dict[str, Path]) -> None:
+    paper = {}
+    for dark in (False, True):
+        _, _, rows = browser.picture(pages["list"], 900, 600, dark=dark)
+        pixels = b"".join(rows)
+        assert len({pixels[at : at + 3] for at in range(0, len(pixels), 3)}) > 50  # text, its edges smoothed
+        paper[dark] = rows[0][:3]
+    assert paper == {False: bytes.fromhex("fdfdfb"), True: bytes.fromhex("16181b")}
+
+
+def test_everything_that_acts_is_reached_by_the_keyboard(pages: dict[str, Path]) -> None:
+    probe = """[...document.querySelectorAll('a, input:not([type=hidden]), select, button, summary, .scroller')]
+        .every(e => { e.focus(); return document.activeElement === e; })"""
+    assert browser.ask(pages["artifact"], probe) == [True]

@@ -1,0 +1,56 @@
+"""Who was made of what: from the records alone."""
+
+from __future__ import annotations
+
+from ingot.pages.graph import Family, Graph, Kind, around, everything, forward
+from ingot.registry.entry import Entry
+from ingot.registry.store import Registry
+from tests.pages import example
+
+
+def entry(registry: Registry, name: str) -> Entry:
+    return next(one for one in registry.entries() if one.name == name)
+
+
+def titles(graph: Graph, kind: Kind) -> set[str]:
+    return {node.title for node in graph.nodes.values() if node.kind is kind}
+
+
+def edges(graph: Graph) -> set[tuple[str, str]]:
+    return {(graph.nodes[one].title, graph.nodes[other].title) for one, other in graph.edges}
+
+
+def test_an_artifact_stands_between_its_training_runs_and_all_that_was_made_of_it(registry: Registry) -> None:
+    graph = around(Family(registry.entries()), entry(registry, "tiny-8b-styled"))
+    assert edges(graph) == {
+        (example.RUNS[0], "support-lora v1"), ("support-lora v1", "tiny-8b-support-v1"),
+        ("tiny-8b", "tiny-8b-support-v1"), (example.RUNS[2], "style-lora v3"), ("style-lora v3", "tiny-8b-styled"),
+        ("tiny-8b-support-v1", "tiny-8b-styled"), ("tiny-8b-styled", "tiny-8b-styled-with-facts"),
+        ("tiny-8b-styled-with-facts", "tiny-8b-styled-with-facts-bfloat16"),
+    }  # fmt: skip
+    assert titles(graph, Kind.BASE) == {"tiny-8b"}
+
+
+def test_the_whole_graph_has_every_artifact_and_each_input_once(registry: Registry) -> None:
+    graph = everything(Family(registry.entries()), 100)
+    assert titles(graph, Kind.ARTIFACT) == {one.name for one in registry.entries()}
+    assert titles(graph, Kind.BASE) == {"tiny-8b", "tiny-8b-instruct"}
+    assert titles(graph, Kind.RUN) == set(example.RUNS)
+    assert len([node for node in graph.nodes.values() if node.kind is Kind.ADAPTER]) == 3
+    assert len(everything(Family(registry.entries()), 2).nodes) < len(graph.nodes)
+
+
+def test_an_adapter_leads_forward_and_not_to_the_other_inputs(registry: Registry) -> None:
+    weights = entry(registry, "tiny-8b-styled").facts.weights("0")
+    assert weights is not None
+    graph = forward(Family(registry.entries()), weights.sha256)
+    assert len(titles(graph, Kind.ADAPTER)) == 1
+    assert titles(graph, Kind.BASE) == set()
+    assert titles(graph, Kind.RUN) == {example.RUNS[2]}
+    assert {"tiny-8b-styled", "tiny-8b-styled-with-facts-bfloat16", "tiny-8b-support-v2"} < titles(graph, Kind.ARTIFACT)
+
+
+def test_a_freed_artifact_is_still_a_node(registry: Registry) -> None:
+    graph = around(Family(registry.entries()), entry(registry, "tiny-8b-support-v1-float32"))
+    [own] = [node for node in graph.nodes.values() if node.kind is Kind.ARTIFACT]
+    assert own.freed
