@@ -44,12 +44,13 @@ class Adapter(Struct, frozen=True):
 
 
 class Score(Struct, frozen=True):
-    """Of one task: the artifact's, and that of base + adapter."""
+    """Of one task: the artifact's, and that of base + adapter; `same_answers` as it gives, to the letter."""
 
     task: str
     candidate: float
     reference: float
     samples: int
+    same_answers: int | None = None
 
 
 class Scores(Struct, frozen=True):
@@ -171,7 +172,13 @@ def _latest_scores(evaluations: tuple[Any, ...]) -> Scores | None:
     if latest is None:
         return None
     tasks = [
-        Score(str(task["name"]), float(task["candidate"]), float(task["reference"]), int(task["samples"]))
+        Score(
+            str(task["name"]),
+            float(task["candidate"]),
+            float(task["reference"]),
+            int(task["samples"]),
+            task.get("same_answers"),
+        )
         for task in latest.get("tasks") or ()
         if isinstance(task, Mapping) and {"name", "candidate", "reference", "samples"} <= task.keys()
     ]

@@ -198,7 +198,7 @@ def _request(recipe: Recipe, registry: Registry, device: str, jobs: int | None) 
     request = Request(
         recipe.reference if _is_sum(recipe) else recipe.base.model, (), asked.samples, asked.metric, asked.chat,
         asked.new_tokens, harness=asked.tasks, harness_dir=_path(asked.tasks_dir), harness_limit=asked.tasks_limit,
-        device=device, jobs=jobs or cores(), seed=asked.seed, work=registry.layout.work / "evaluations",
+        logit_tokens=asked.logit_tokens, device=device, jobs=jobs or cores(), seed=asked.seed, work=registry.layout.work / "evaluations",
     )  # fmt: skip
     check(request)
     if any(form.format != "safetensors" for form in recipe.formats) and (asked.samples or asked.tasks):

@@ -37,6 +37,7 @@ class Request:
         stream_layers: logits layer by layer from the files; then nothing is answered.
         harness: names of lm-evaluation-harness tasks; `harness_dir` holds task files of the user's own;
             `harness_limit`: only the first so many documents of each.
+        logit_tokens: tokens on which logits are compared; None: as many as take a minute or two.
         dtype: what the models of transformers compute in; None: as they are stored.
         jobs: threads that compare weights, and those of llama.cpp.
         seed: of the bootstrap.
@@ -53,6 +54,7 @@ class Request:
     harness: tuple[str, ...] = ()
     harness_dir: Path | None = None
     harness_limit: int | None = None
+    logit_tokens: int | None = None
     limits: Limits = field(default_factory=Limits)
     dtype: str | None = None
     device: str = "cpu"
@@ -66,6 +68,7 @@ class Request:
             "chat": self.chat, "new_tokens": self.new_tokens, "dtype": self.dtype or "as stored",
             "device": self.device, "stream_layers": self.stream_layers, "seed": self.seed,
             "harness": list(self.harness), "harness_limit": self.harness_limit, "limits": dict(vars(self.limits)),
+            "logit_tokens": self.logit_tokens,
         }  # fmt: skip
 
 

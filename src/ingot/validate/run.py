@@ -236,7 +236,8 @@ class _Run:
 
     def _rows(self, model: Model) -> Rows:
         kinds = {side.spec.kind for side in (self._checked.reference, *self._checked.candidates)}
-        tokens = min(ONE_BY_ONE, PROBABILITIES // model.columns) if Kind.GGUF in kinds else TOKENS
+        usual = min(ONE_BY_ONE, PROBABILITIES // model.columns) if Kind.GGUF in kinds else TOKENS
+        tokens = self._request.logit_tokens or usual
         rows = rows_of(model, self._checked.pairs, chat=self._request.chat, tokens=tokens)
         if rows.left_out:
             self._note(None, f"logits: {rows.left_out}")

@@ -97,6 +97,13 @@ def _option(*names: str, group: str = RUN, **settings: Any) -> Callable[[Callabl
     metavar="N",
     help="Only the first N documents of each of those tasks.",
 )
+@_option(
+    "--logit-tokens",
+    group=RESULT,
+    type=click.IntRange(2),
+    metavar="N",
+    help="Compare logits on about so many tokens [16,384; of a GGUF 4,096, or fewer where there are many words].",
+)
 @_option("--max-score-drop", group=RESULT, type=float, metavar="X", help="Gate: of each task's score [0.02].")
 @_option("--max-kl", group=RESULT, type=float, metavar="X", help="Gate: mean KL divergence in nats [0.05].")
 @_option(

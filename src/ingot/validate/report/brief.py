@@ -32,7 +32,10 @@ def brief(evaluation: Evaluation, candidate: Candidate) -> dict[str, object]:
         "tokens": None if candidate.tokens is None else [candidate.tokens.same, candidate.tokens.samples],
         "weights": None if weights is None else _weights(weights),
         "logits": logits,
-        "tasks": [{"name": t.samples.name, **asdict(t.comparison)} for t in candidate.tasks],
+        "tasks": [
+            {"name": t.samples.name, "same_answers": t.comparison.samples - len(t.differing), **asdict(t.comparison)}
+            for t in candidate.tasks
+        ],
         "harness": figures["harness"],
         "left_out": list(candidate.left_out),
     }
