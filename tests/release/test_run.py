@@ -52,6 +52,12 @@ class Listener:
     def kept(self, adapter: Any, name: str) -> None:
         self.said.append(("kept", name))
 
+    def say(self, text: str) -> None:
+        pass
+
+    def pushed(self, entry: Entry, target: str, done: dict[str, object]) -> None:
+        self.said.append(("pushed", target))
+
 
 @contextmanager
 def no_bar(_what: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:

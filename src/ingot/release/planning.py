@@ -20,6 +20,7 @@ from ingot.registry.places import Places, places_of
 from ingot.registry.store import Registry
 from ingot.registry.tags import check_tag
 from ingot.release.form import FormatForm
+from ingot.release.pushing import check_targets
 from ingot.release.recipe import Recipe
 from ingot.validate.gates import Limits
 from ingot.validate.models.llama_process import runtime
@@ -126,6 +127,7 @@ def planned(
         BaseError, AdapterError, MismatchError, UnsafeInputError: what a merge raises before it begins.
     """
     _check_tags(recipe)
+    check_targets(recipe)
     request = _request(recipe, registry, device, jobs)
     names = [recipe.artifact_name(form) for form in recipe.formats]
     paths = [registry.layout.work / name for name in names]
@@ -198,7 +200,8 @@ def _request(recipe: Recipe, registry: Registry, device: str, jobs: int | None) 
     request = Request(
         recipe.reference if _is_sum(recipe) else recipe.base.model, (), asked.samples, asked.metric, asked.chat,
         asked.new_tokens, harness=asked.tasks, harness_dir=_path(asked.tasks_dir), harness_limit=asked.tasks_limit,
-        logit_tokens=asked.logit_tokens, device=device, jobs=jobs or cores(), seed=asked.seed, work=registry.layout.work / "evaluations",
+        logit_tokens=asked.logit_tokens, device=device, jobs=jobs or cores(), seed=asked.seed,
+        work=registry.layout.work / "evaluations",
     )  # fmt: skip
     check(request)
     if any(form.format != "safetensors" for form in recipe.formats) and (asked.samples or asked.tasks):

@@ -2,7 +2,7 @@
 
 make        work/NAME: whole, with its record. Formats of one pass share it
 validate    all of them against one reference, whose answers are computed once; what was found goes into the records
-publish     those that passed every gate: work/NAME -> artifacts/NAME, tags, kept adapters
+publish     those that passed every gate: work/NAME -> artifacts/NAME, tags, kept adapters; then they are pushed
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ingot.registry.entry import Entry
 from ingot.registry.keeping import Kept, keep_files, keep_small
 from ingot.registry.store import remove_tree
 from ingot.release.planning import Artifact, ReleasePlan, checked
+from ingot.release.pushing import push, targets_of
 from ingot.storage import replace_file
 from ingot.validate.gates import judge
 from ingot.validate.report.brief import brief
@@ -39,6 +40,8 @@ class Talk(Protocol):
     def published(self, entry: Entry, *, before: bool) -> None: ...
     def kept_out(self, artifact: Artifact, error: IngotError) -> None: ...
     def kept(self, adapter: Kept, name: str) -> None: ...
+    def say(self, text: str) -> None: ...
+    def pushed(self, entry: Entry, target: str, done: dict[str, object]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ def run(
             entries.append(entry)
             talk.published(entry, before=one.published is not None)
     _tag(plan, entries)
+    for entry, target in targets_of(plan.recipe, entries):
+        _check(stop)
+        talk.pushed(entry, target, push(plan.registry, entry, target, bar, stop, talk.say))
     now = {entry.identity: entry for entry in plan.registry.entries()}
     return Result(tuple(now[entry.identity] for entry in entries), kept_out)
 

@@ -185,6 +185,13 @@ class _Talk:
     def kept(self, adapter: Kept, name: str) -> None:
         self.output.event("adapter_kept", name=name, digest=adapter.digest, path=str(adapter.path))
 
+    def say(self, text: str) -> None:
+        self.output.say(text)
+
+    def pushed(self, entry: Entry, target: str, done: dict[str, object]) -> None:
+        self.output.say(line("Pushed", f"{entry.name} to {target}"))
+        self.output.event("pushed", name=entry.name, push=done)
+
 
 def _show_verdict(output: Output, plan: ReleasePlan, result: Result) -> None:
     """What is published, what is not, and the next commands. Raises the first error of what was kept out."""
