@@ -15,8 +15,10 @@ from ingot.pages.graph import Graph, Kind, Node
 from ingot.pages.routes import answer
 from ingot.pages.server import Server
 from ingot.registry.store import Registry
+from ingot.validate.report.page import render
 from tests.pages import example
 from tests.pages.test_routes import hostile
+from tests.validate import example as evaluations
 from tests.validate.report.page import browser
 
 pytestmark = browser.needed
@@ -94,9 +96,25 @@ def test_every_node_is_to_be_seen_with_its_name_in_it(pages: dict[str, Path], na
 
 def test_the_server_s_pages_are_accepted_by_their_own_policy(server: Server) -> None:
     for target in ("", "artifact/champion"):
-        started = browser.start(f"{server.url}{target}", "--virtual-time-budget=2000", "--dump-dom")
-        assert "</nav>" in started.stdout
-        assert browser._CONSOLE.findall(started.stderr) == []
+        _accepted(f"{server.url}{target}")
+
+
+def test_a_report_as_validate_writes_it_is_accepted_by_the_policy_it_is_served_with(
+    registry: Registry, server: Server
+) -> None:
+    identity = registry.entries()[1].identity
+    report = registry.layout.records / identity / "report.html"
+    report.write_text(render(evaluations.evaluation(4)), encoding="utf-8")
+    try:
+        _accepted(f"{server.url}artifact/{identity}/report")
+    finally:
+        report.unlink()
+
+
+def _accepted(url: str) -> None:
+    started = browser.start(url, "--virtual-time-budget=2000", "--dump-dom")
+    assert "</nav>" in started.stdout
+    assert browser._CONSOLE.findall(started.stderr) == []
 
 
 def test_a_script_in_a_report_does_not_run(registry: Registry, server: Server) -> None:
@@ -116,6 +134,7 @@ def test_without_a_policy_too_nothing_of_the_records_becomes_an_element(pages: d
     assert browser.ask(pages["hostile artifact"], probe) == [2]
 
 
+@pytest.mark.slow
 def test_light_and_dark_are_pictures_of_the_same_page(pages: dict[str, Path]) -> None:
     paper = {}
     for dark in (False, True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from ingot.pages.drawing import draw
 from ingot.pages.graph import Family, Graph, Kind, around, everything, forward
 from ingot.registry.entry import Entry
 from ingot.registry.store import Registry
@@ -32,12 +35,25 @@ def test_an_artifact_stands_between_its_training_runs_and_all_that_was_made_of_i
 
 
 def test_the_whole_graph_has_every_artifact_and_each_input_once(registry: Registry) -> None:
-    graph = everything(Family(registry.entries()), 100)
+    graph = everything(Family(registry.entries()))
     assert titles(graph, Kind.ARTIFACT) == {one.name for one in registry.entries()}
     assert titles(graph, Kind.BASE) == {"tiny-8b", "tiny-8b-instruct"}
     assert titles(graph, Kind.RUN) == set(example.RUNS)
     assert len([node for node in graph.nodes.values() if node.kind is Kind.ADAPTER]) == 3
-    assert len(everything(Family(registry.entries()), 2).nodes) < len(graph.nodes)
+
+
+def test_a_graph_is_cut_where_it_would_be_a_tangle_and_says_by_how_much(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingot.pages.graph.MOST", 2)
+    family, newest = Family(registry.entries()), registry.entries()[0]
+    assert len(titles(everything(family), Kind.ARTIFACT)) == 2
+    assert everything(family).left_out == len(registry.entries()) - 2
+    deep = around(family, entry(registry, "tiny-8b-styled"))
+    assert titles(deep, Kind.ARTIFACT) == {"tiny-8b-styled", "tiny-8b-support-v1"}
+    assert deep.left_out == 2
+    assert around(family, newest).left_out == 0
+    assert "10 more artifacts" in draw(everything(family), "all")
 
 
 def test_an_adapter_leads_forward_and_not_to_the_other_inputs(registry: Registry) -> None:

@@ -328,7 +328,7 @@ def hostile(folder: Path) -> Registry:
         "evaluated_on": PLANTED, "reference": {"name": PLANTED}, "candidate": PLANTED, "left_out": [PLANTED, 3],
         "tokens": ["x", None], "weights": [], "logits": {"mean_kl": "x", "top1": True}, "harness": "none",
     }  # fmt: skip
-    label = AdapterLabel(PLANTED, f"https://tracker.example/{PLANTED}")
+    label = AdapterLabel(PLANTED, f"https://tracker.example/{PLANTED.replace(' ', '')}")
     worse = AdapterLabel("\u202e\x1b[31m", "javascript:alert(3)")
     make = example.make
     adapter, base = folder / f"{name}-lora", folder / name

@@ -67,7 +67,6 @@ def test_it_answers_to_its_own_names(server: Server, name: str) -> None:
     [
         "evil.example:{port}",
         "127.0.0.1",
-        "localhost",
         "localhost:1",
         "127.0.0.1:{port}.evil.example",
         "",

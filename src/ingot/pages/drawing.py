@@ -34,7 +34,13 @@ def draw(graph: Graph, label: str, own: str | None = None) -> Html:
         width=width, height=height, viewBox=f"-{_EDGE} -{_EDGE} {width} {height}", role="group",
         aria_label=f"{label}: {counted(len(graph.nodes), 'node')}", class_="graph",
     )  # fmt: skip
-    return tag("div", _key(graph), tag("div", svg, class_="scroller", tabindex=0, role="region", aria_label=label))
+    more = f"{counted(graph.left_out, 'more artifact')} would make it a tangle: see the pages of artifacts near them."
+    return tag(
+        "div",
+        _key(graph),
+        tag("div", svg, class_="scroller", tabindex=0, role="region", aria_label=label),
+        tag("p", more, class_="muted") if graph.left_out else None,
+    )
 
 
 def _key(graph: Graph) -> Html:

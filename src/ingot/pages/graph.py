@@ -11,6 +11,9 @@ from ingot.plan.public import public_name
 from ingot.registry.entry import Entry, File, State
 from ingot.registry.lineage import is_weights
 
+#: Artifacts in one graph. More are a tangle; each has a graph of its own around it.
+MOST = 60
+
 
 class Kind(StrEnum):
     RUN = "training run"
@@ -33,10 +36,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """`nodes` by key; an edge leads from what went in to what came out of it."""
+    """`nodes` by key; an edge leads from what went in to what came out of it; `left_out`: artifacts beyond MOST."""
 
     nodes: dict[str, Node]
     edges: tuple[tuple[str, str], ...]
+    left_out: int = 0
 
 
 class Family:
@@ -88,7 +92,7 @@ class Family:
 
 def around(family: Family, entry: Entry) -> Graph:
     """An artifact: all that it was made of, and the artifacts made of it."""
-    return _graph(family, [*family.ancestors(entry), entry], family.descendants([entry]))
+    return _graph(family, [entry, *family.ancestors(entry)], family.descendants([entry]))
 
 
 def forward(family: Family, sha256: str) -> Graph:
@@ -98,12 +102,12 @@ def forward(family: Family, sha256: str) -> Graph:
     own = f"input {sha256}"
     runs = {one for one, other in whole.edges if other == own}
     kept = {key: node for key, node in whole.nodes.items() if node.kind is Kind.ARTIFACT or key == own or key in runs}
-    return Graph(kept, tuple(edge for edge in whole.edges if edge[0] in kept and edge[1] in kept))
+    return Graph(kept, tuple(edge for edge in whole.edges if edge[0] in kept and edge[1] in kept), whole.left_out)
 
 
-def everything(family: Family, most: int) -> Graph:
-    """The newest `most` artifacts with all their inputs."""
-    return _graph(family, family.entries[:most], [])
+def everything(family: Family) -> Graph:
+    """The newest artifacts with all their inputs."""
+    return _graph(family, family.entries, [])
 
 
 def roles(entry: Entry) -> tuple[str, ...]:
@@ -118,9 +122,16 @@ def uses(entry: Entry, sha256: str) -> list[str]:
 
 
 def _graph(family: Family, whole: Sequence[Entry], bare: Sequence[Entry]) -> Graph:
-    """Artifacts with all that went into them, and others only with those of their parents that are in the graph."""
+    """Artifacts with all that went into them, and others only with those of their parents that are in the graph.
+
+    Both are cut where they are too many to be drawn, so the nearest or newest come first.
+    """
+    total = len({entry.identity for entry in (*whole, *bare)})
+    whole = whole[:MOST]
+    bare = bare[: MOST - len(whole)]
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], None] = {}
+    full = {entry.identity for entry in whole}
     shown = {entry.identity: entry for entry in (*whole, *bare)}
     for entry in shown.values():
         nodes[_key(entry)] = _artifact(entry)
@@ -130,14 +141,14 @@ def _graph(family: Family, whole: Sequence[Entry], bare: Sequence[Entry]) -> Gra
             parent = parents.get(role)
             if parent is not None and parent.identity in shown:
                 edges[_key(parent), _key(entry)] = None
-            elif entry in whole:
+            elif entry.identity in full:
                 key, node, run = _input(entry, role)
                 nodes.setdefault(key, node)
                 edges[key, _key(entry)] = None
                 if run:
                     nodes.setdefault(f"run {run}", Node(Kind.RUN, run, run))
                     edges[f"run {run}", key] = None
-    return Graph(nodes, tuple(edges))
+    return Graph(nodes, tuple(edges), total - len(shown))
 
 
 def _key(entry: Entry) -> str:
