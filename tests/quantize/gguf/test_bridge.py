@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from ingot.errors import BaseError, IngotError, MissingComponent, UsageError
-from ingot.merge import prepare
+from ingot.merge import Wanted, prepare, prepare_formats, run_together
 from ingot.plan.model import GgufOptions, Options
 from ingot.quantize.gguf.bridge.checkout import Checkout
 from ingot.record import verify
+from tests.battery.workshop import content_of
 from tests.quantize.gguf import models
 from tests.quantize.gguf.reference import files, llama_cpp
 from tests.quantize.gguf.reference.files import digests
@@ -84,6 +85,25 @@ def test_the_bridge_gives_what_we_give_without_it(tmp_path: Path) -> None:
         ours, theirs = digests(file), digests(tmp_path / "theirs" / file.name)
         assert ours["tensors"] == theirs["tensors"]
         assert {**ours["keys"], "tokenizer.ggml.pre": "starcoder"} == theirs["keys"]
+
+
+@REAL
+@pytest.mark.slow
+def test_artifacts_of_one_pass_through_the_converter_are_those_of_each_ones_own(tmp_path: Path) -> None:
+    base = models.save_model("stablelm", tmp_path / "base", torch.bfloat16)
+    checkout = llama_cpp.source()
+    digest = Checkout.open(checkout).digest
+    asked = [GgufOptions((of,), pre=pre, llama_cpp_sha256=digest)
+             for of, pre in (("Q4_K_M", "starcoder"), ("Q8_0", "gpt-2"))]  # fmt: skip
+    wanted = [Wanted(tmp_path / f"{number}", gguf, llama_cpp=checkout) for number, gguf in enumerate(asked)]
+    jobs = prepare_formats(str(base), [], None, wanted)
+    assert not any(isinstance(done, IngotError) for done in run_together(jobs))
+    jobs[0].close()
+    for number, gguf in enumerate(asked):
+        alone = tmp_path / f"{number} alone"
+        with prepare(str(base), [], Options(gguf=gguf), target=alone, llama_cpp=checkout) as job:
+            job.run()
+        assert content_of(tmp_path / f"{number}") == content_of(alone)
 
 
 #: A converter of one architecture, which behaves as its checkout's file `mood` says.

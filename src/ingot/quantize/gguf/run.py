@@ -87,8 +87,13 @@ def identity(document: Document) -> dict[str, str]:
 
 
 def share_rows(documents: Sequence[Document]) -> bool:
-    """Whether one source gives the rows of all: the plan's ops, or the same converter that says the same."""
-    return all((one.converter, one.described) == (documents[0].converter, documents[0].described) for one in documents)
+    """Whether one source gives the rows of all: the plan's ops, or one converter, whatever keys it has for each."""
+    return all(_source(one) == _source(documents[0]) for one in documents)
+
+
+def _source(document: Document) -> tuple[object, ...]:
+    stored = document.described.stored if document.described else None
+    return document.converter, stored, document.tensors
 
 
 def _note(writing: Writing, run: Run) -> None:
