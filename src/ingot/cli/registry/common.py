@@ -25,17 +25,21 @@ SHOWN = 12
 def registry_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """--registry"""
     return click.option(
-        "--registry", "place", cls=Option, group=RUN, metavar="DIR", type=click.Path(path_type=Path),
+        "--registry", "place", cls=Option, group=RUN, metavar="DIR", callback=_place,
         help="Where the registry is; default: $INGOT_REGISTRY, else ~/.local/share/ingot/registry.",
     )(function)  # fmt: skip
+
+
+def _place(_context: click.Context, _option: click.Parameter, text: str | None) -> Path | None:
+    if text is not None and (not text.strip() or "\0" in text):
+        raise UsageError("--registry: DIR is empty", found=repr(text))
+    return None if text is None else Path(text).expanduser()
 
 
 def opened(place: Path | None, *, create: bool = False) -> Registry:
     """The registry; records in it that cannot be read are warned of by `warn_of_faults`."""
     from ingot.registry.store import Registry
 
-    if place is not None and not str(place).strip():
-        raise UsageError("--registry: DIR is empty")
     return Registry.open(place, create=create)
 
 
@@ -53,9 +57,10 @@ def found(output: Output, registry: Registry, ref: str) -> Entry:
     from ingot.registry.resolve import find
 
     checked_ref(ref)
-    entry = find(registry, ref)
-    warn_of_faults(output, registry)
-    return entry
+    try:
+        return find(registry, ref)
+    finally:  # also where it was not found: it may be what was left out
+        warn_of_faults(output, registry)
 
 
 def checked_ref(ref: str) -> None:

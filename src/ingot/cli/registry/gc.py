@@ -41,7 +41,7 @@ _EXAMPLES = (
 @click.option("--name", cls=Option, group=RUN, metavar="PATTERN",
               help="Look only at artifacts of this name; * stands for anything.")  # fmt: skip
 @click.option("-n", "--dry-run", cls=Option, group=RUN, is_flag=True, help="Show what would be freed; change nothing.")
-@click.option("--search", cls=Option, group=RUN, multiple=True, metavar="DIR", type=click.Path(path_type=Path),
+@click.option("--search", cls=Option, group=RUN, multiple=True, metavar="DIR",
               help="Look here too for inputs, by content; may be repeated.")  # fmt: skip
 @click.option("--hub", cls=Option, group=RUN, is_flag=True,
               help="What the Hub has at the recorded commit, with the same digest, counts as found.")  # fmt: skip
@@ -56,7 +56,7 @@ def gc(
     keep_younger_than: str | None,
     name: str | None,
     dry_run: bool,
-    search: tuple[Path, ...],
+    search: tuple[str, ...],
     hub: bool,
     yes: bool,
     place: Path | None,
@@ -70,18 +70,19 @@ def gc(
     asks = not (dry_run or yes)
     if asks and (output.mode != "human" or not (sys.stdin.isatty() and sys.stderr.isatty())):
         raise UsageError("there is nobody to ask", hint="Pass --dry-run to look, or --yes to free without asking.")
-    for folder in search:
-        if not folder.is_dir():
-            raise UsageError("--search: there is no such directory", where=repr(str(folder)))
+    folders = tuple(Path(folder).expanduser() for folder in search)
+    for text, folder in zip(search, folders, strict=True):
+        if not text.strip() or not folder.is_dir():
+            raise UsageError("--search names no directory", where=repr(text))
     registry = opened(place)
-    verdicts = _decided(session, registry, policy, _looking(search, hub))
+    verdicts = _decided(session, registry, policy, _looking(folders, hub))
     _show(output, verdicts, registry)
     free = [verdict.entry for verdict in verdicts if verdict.fate == "free"]
     if dry_run or not free or (asks and not _confirmed(free)):
         output.say("Nothing was freed.")
         _end(output, verdicts, [], dry_run, registry)
         return
-    _end(output, verdicts, _freed(session, registry, policy, _looking(search, hub), free), False, registry)
+    _end(output, verdicts, _freed(session, registry, policy, _looking(folders, hub), free), False, registry)
 
 
 def _policy(newest: int | None, younger: str | None, name: str | None) -> Policy:

@@ -50,7 +50,7 @@ def trace(session: Session, /, ref: str, place: Path | None) -> None:
     output = session.output
     checked_ref(ref)
     lineage = _lineage(output, ref, place)
-    output.lines(_lines(lineage))
+    output.lines(lineage_lines(lineage))
     runs = list(_training_runs(lineage))
     output.essence(runs[0] if runs else (lineage.match.entry.identity if lineage.match else lineage.made[0].identity))
     output.result(verb="registry trace", **_json(lineage), training_runs=runs)
@@ -70,9 +70,10 @@ def _lineage(output: Output, ref: str, place: Path | None) -> Lineage:
         if place is None and path.exists() and (folder / RECORD_NAME).is_file():
             return trace_at(path)
         raise
-    found = trace_in(registry, ref)
-    warn_of_faults(output, registry)
-    return found
+    try:
+        return trace_in(registry, ref)
+    finally:
+        warn_of_faults(output, registry)
 
 
 def _training_runs(lineage: Lineage) -> Iterator[str]:
@@ -88,7 +89,8 @@ def _training_runs(lineage: Lineage) -> Iterator[str]:
         waiting += ancestry.parents.values()
 
 
-def _lines(lineage: Lineage) -> list[str]:
+def lineage_lines(lineage: Lineage) -> list[str]:
+    """What `trace` shows."""
     lines = []
     if lineage.match is not None and lineage.match.name:
         file = next(f for f in lineage.match.entry.facts.outputs if f.name == lineage.match.name)
