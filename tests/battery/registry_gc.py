@@ -30,7 +30,7 @@ from ingot.registry.keeping import keep
 from ingot.registry.store import Registry, record_in
 from ingot.storage import DigestMemory, Disk, PosixDisk
 from tests import toy
-from tests.battery.figure import Count, Figure, Report, caught, counted, scaled, thinned
+from tests.battery.figure import Count, Figure, Report, counted, scaled, thinned
 from tests.battery.full_disk import in_namespace, mounted
 from tests.battery.processes import ended, forked, parallel
 from tests.battery.workshop import Workshop, scratch, small_model, workshop
@@ -211,40 +211,45 @@ def _fail(shelf: Shelf, point: tuple[int, int]) -> str | None:
 
 
 def _kills(shelf: Shelf, number: int, codes: Counter[str], report: Report) -> Count:
-    """Of real processes, at any moment of their life."""
-    chance = random.Random(5)
-    with scratch(shelf.root / "tries") as folder:
-        _ended(shelf, shelf.copy(folder), folder)  # the first reads every input; the server starts
-        begun = time.monotonic()
-        shutil.rmtree(folder / "registry")
-        _ended(shelf, shelf.copy(folder), folder)
-    seconds = time.monotonic() - begun
-    tries = (partial(_kill, shelf, chance.uniform(0.2, 1) * seconds, codes) for _ in range(number))
-    what = "kill -9 of gc at a random moment: the same"
-    return counted(what, number, (caught(lambda one: one(), one) for one in tries), report)
+    """Of real processes, at any moment between start and end; those that were too quick do not count."""
+    chance, count = random.Random(5), Count("kill -9 of gc at a random moment: the same")
+    seconds = 0.0
+    for _ in range(2):  # the first time the server starts, and every input is read
+        with scratch(shelf.root / "tries") as folder:
+            root, begun = shelf.copy(folder), time.monotonic()
+            code = ended(forked(_command(root), shelf.root / "cache", folder / "log"))
+            seconds = time.monotonic() - begun
+            assert (code, unfinished(shelf, root)) == (0, None), (folder / "log").read_text()
+    for _ in range(10 * number):
+        landed, fault = _kill(shelf, chance.uniform(0.2, 1) * seconds, codes)
+        if landed or fault:
+            count.add(fault)
+            report(count.tried, number)
+        if count.tried == number:
+            break
+    return count
 
 
 def _command(root: Path) -> list[str]:
     return ["registry", "gc", "--keep-newest", "1", "--yes", "--registry", str(root)]
 
 
-def _ended(shelf: Shelf, root: Path, folder: Path) -> None:
-    code = ended(forked(_command(root), shelf.root / "cache", folder / "log"))
-    fault = unfinished(shelf, root)
-    assert (code, fault) == (0, None), (folder / "log").read_text()
-
-
-def _kill(shelf: Shelf, after: float, codes: Counter[str]) -> str | None:
+def _kill(shelf: Shelf, after: float, codes: Counter[str]) -> tuple[bool, str | None]:
+    """Whether it was still alive, and what was lost."""
     with scratch(shelf.root / "tries") as folder:
         root = shelf.copy(folder)
         process = forked(_command(root), shelf.root / "cache", folder / "log")
         time.sleep(after)
         process.kill()
-        code = ended(process)
-        fault = fault_of(shelf, root)
-        freed = sum(not (root / "artifacts" / name).exists() for name in shelf.going)
-        codes["after the end" if code == 0 else f"with {freed} of {len(shelf.going)} freed"] += 1
-        return fault or _finished(shelf, root, PosixDisk())
+        landed = ended(process) != 0
+        try:
+            fault = fault_of(shelf, root)
+            freed = sum(not (root / "artifacts" / name).exists() for name in shelf.going)
+            if landed:
+                codes[f"with {freed} of {len(shelf.going)} freed"] += 1
+            return landed, fault or _finished(shelf, root, PosixDisk())
+        except Exception as error:
+            return landed, repr(error)
 
 
 def _full(shelf: Shelf, counts: list[Count]) -> list[str]:
