@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from ingot.pages.drawing import draw
 from ingot.pages.graph import Family, Graph, Kind, around, everything, forward
@@ -70,3 +71,10 @@ def test_a_freed_artifact_is_still_a_node(registry: Registry) -> None:
     graph = around(Family(registry.entries()), entry(registry, "tiny-8b-support-v1-float32"))
     [own] = [node for node in graph.nodes.values() if node.kind is Kind.ARTIFACT]
     assert own.freed
+
+
+def test_an_artifact_that_is_as_its_base_was_is_not_its_own_parent(registry: Registry) -> None:
+    one = entry(registry, "tiny-8b-styled")
+    same = [replace(file, role="base") for file in one.facts.outputs]
+    unchanged = replace(one, facts=replace(one.facts, files=(*one.facts.outputs, *same)))
+    assert list(Family([unchanged]).parents(unchanged)) == []
