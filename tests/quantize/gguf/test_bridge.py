@@ -1,11 +1,10 @@
 """The bridge to llama.cpp's converter against that converter, run by hand on PEFT's merge.
 
-`make battery` runs the real one; a small stand-in of a checkout, written here, shows what happens where it fails.
+`make reference` runs the real one; a small stand-in of a checkout, written here, shows what happens where it fails.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.quantize.gguf import models
 from tests.quantize.gguf.reference import files, llama_cpp
 from tests.quantize.gguf.reference.files import digests
 
-REAL = pytest.mark.skipif("INGOT_LLAMA_CPP" not in os.environ, reason="INGOT_LLAMA_CPP names no llama.cpp")
 #: Models that no file of `architectures` knows.
 UNKNOWN: dict[str, tuple[str, str, dict[str, Any]]] = {
     "stablelm": ("StableLmForCausalLM", "StableLmConfig", {**models.SIZES, "partial_rotary_factor": 0.25}),
@@ -52,7 +50,6 @@ def make(base: Path, adapter: Path | None, target: Path, checkout: Path, types: 
         job.run()
 
 
-@REAL
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", *UNKNOWN])
 def test_a_model_goes_through_the_users_converter_as_through_its_command(name: str, tmp_path: Path) -> None:
@@ -74,7 +71,6 @@ def test_a_model_goes_through_the_users_converter_as_through_its_command(name: s
         verify(tmp_path / "made", **told)
 
 
-@REAL
 @pytest.mark.slow
 def test_the_bridge_gives_what_we_give_without_it(tmp_path: Path) -> None:
     base = models.save_model("llama", tmp_path / "base", torch.bfloat16)
@@ -87,7 +83,6 @@ def test_the_bridge_gives_what_we_give_without_it(tmp_path: Path) -> None:
         assert {**ours["keys"], "tokenizer.ggml.pre": "starcoder"} == theirs["keys"]
 
 
-@REAL
 @pytest.mark.slow
 def test_artifacts_of_one_pass_through_the_converter_are_those_of_each_ones_own(tmp_path: Path) -> None:
     base = models.save_model("stablelm", tmp_path / "base", torch.bfloat16)

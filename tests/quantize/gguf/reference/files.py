@@ -49,6 +49,15 @@ def record(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: answers(name, folder / name) for name in MODELS}
 
 
+def write(recorded: Mapping[str, Mapping[str, Any]]) -> None:
+    """The record, a case a line."""
+    models = []
+    for name, cases in recorded.items():
+        lines = (f" {json.dumps(case)}: {json.dumps(found, separators=(',', ':'))}" for case, found in cases.items())
+        models.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
+    RECORD.write_text("{\n" + ",\n".join(models) + "\n}\n", encoding="utf-8")
+
+
 def answers(name: str, folder: Path) -> dict[str, Any]:
     """Case -> digests, of one model."""
     base = save_model(name, folder / "base", torch.bfloat16)

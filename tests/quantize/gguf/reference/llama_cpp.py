@@ -1,4 +1,4 @@
-"""A llama.cpp built from source: its converter, its llama-quantize, and its libraries by ctypes."""
+"""A llama.cpp built from source: its converter, its llama-quantize and llama-imatrix, and its libraries by ctypes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ingot.quantize.gguf.types import file_type_id
 
 #: Its sdist has llama.cpp at commit 0c1e57098.
 SDIST = "llama-cpp-python==0.3.36"
-TARGETS = ("ggml-base", "llama", "llama-quantize")
+COMMANDS = ("llama-quantize", "llama-imatrix")
+TARGETS = ("ggml-base", "llama", *COMMANDS)
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release", "BUILD_SHARED_LIBS": "ON", "GGML_NATIVE": "OFF", "GGML_OPENMP": "OFF",
     "LLAMA_BUILD_COMMON": "ON", "LLAMA_BUILD_TOOLS": "ON", "LLAMA_BUILD_EXAMPLES": "OFF", "LLAMA_BUILD_TESTS": "OFF",
@@ -40,9 +41,9 @@ def source() -> Path:
 
 
 def binaries() -> Path:
-    """The folder of llama-quantize and the libraries; builds them where they are missing."""
+    """The folder of the commands and the libraries; builds them where one is missing."""
     folder = home() / "build" / "bin"
-    if not (folder / "llama-quantize").exists():
+    if not all((folder / name).exists() for name in COMMANDS):
         _build()
     return folder
 

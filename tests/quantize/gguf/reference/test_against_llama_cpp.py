@@ -19,8 +19,9 @@ from ingot.quantize.gguf.mixtures import plan_types
 from ingot.quantize.gguf.native import Refusal, open_library
 from ingot.quantize.gguf.types import ggml_type
 from tests.quantize.gguf.imatrix_files import gguf_file, legacy_file
+from tests.quantize.gguf.models import MODELS
 from tests.quantize.gguf.reference import bytes as bytes_record
-from tests.quantize.gguf.reference import llama_cpp, plans
+from tests.quantize.gguf.reference import files, llama_cpp, plans
 from tests.quantize.gguf.skeletons import MOE, SKELETONS, Skeleton
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,13 @@ def test_what_is_not_quantized_keeps_the_type_of_the_source(source: str, tmp_pat
         assert llama_cpp.quantize(tmp_path / "source", tmp_path / "target", file_type, None)
         ours = plan_types(skeleton.model, skeleton.tensors(), file_type, source=source)
         assert list(llama_cpp.types_of(tmp_path / "target").items()) == list(ours.items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_recorded_files_are_its_answers(name: str, tmp_path: Path) -> None:
+    llama_cpp.binaries()
+    found = json.loads(json.dumps(files.answers(name, tmp_path)))
+    assert found == json.loads(files.RECORD.read_text(encoding="utf-8"))[name]
 
 
 def test_the_recorded_bytes_are_its_answers() -> None:
