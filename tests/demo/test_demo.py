@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -15,9 +16,13 @@ from transformers import AutoTokenizer
 
 from ingot.demo import assets, run
 from ingot.demo.assets import Task
+from ingot.demo.recipes import recipe_of
 from ingot.demo.run import Row
-from ingot.errors import CheckFailed, MissingComponent
+from ingot.errors import MissingComponent, UsageError
 from ingot.record import read_record
+from ingot.registry.lineage import trace
+from ingot.registry.store import Registry
+from ingot.release.recipe import read_recipe
 
 #: Third-party loaders leave descriptors to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -82,52 +87,79 @@ def test_no_path_of_a_machine_came_along() -> None:
 def test_the_demo_reaches_its_scores_and_says_where_everything_is(tmp_path: Path) -> None:
     listener = Listener()
     rows = run(listener, no_bar, tmp_path / "demo")
+    shown = "\n".join(listener.shown)
+    registry = Registry.open(tmp_path / "demo" / "registry")
+    entries = {entry.name: entry for entry in registry.entries()}
     for row in rows:
         assert row.base <= 30
         assert row.adapter >= 90
-        assert abs(row.merged - row.adapter) <= 1
-        assert row.artifact in "\n".join(listener.shown)
-        record = read_record((Path(row.artifact) / "ingot.json").read_bytes())
-        (evaluation,) = record.statement.predicate.run.evaluations
-        assert evaluation["ok"]
-        assert row.ok
         assert row.example["merged"] != row.example["base"]
         assert Path(row.report).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-        assert row.report in "\n".join(listener.shown)
-        merged, *quantized = row.gguf
-        assert merged.score >= 90
-        assert [of.type for of in quantized] == ["Q8_0", "Q4_K_M"]
+        assert row.report in shown
+        assert row.recipe in shown
+        assert [made.format for made in row.made] == ["safetensors", "gguf:Q8_0", "gguf:Q4_K_M"]
+        merged, *quantized = row.made
+        assert abs(merged.score - row.adapter) <= 1
         assert merged.nbytes > quantized[0].nbytes > quantized[1].nbytes
-        for of in quantized:
-            assert of.score >= merged.score - 5
-            assert of.same_answers >= 0.9 * of.samples
-            assert of.file in "\n".join(listener.shown)
-            assert Path(of.file).read_bytes()[:4] == b"GGUF"
+        for made in row.made:
+            assert made.score >= merged.score - 5
+            assert made.same_answers >= 0.9 * row.samples
+            entry = entries[made.name]
+            assert (entry.state, entry.tags) == ("here", (f"{row.task}/{made.format.rpartition(':')[2].lower()}",))
+            record = read_record((Path(made.place) / "ingot.json").read_bytes())
+            (evaluation,) = record.statement.predicate.run.evaluations
+            assert evaluation["ok"]
+        assert all(next(Path(made.place).glob("*.gguf")).read_bytes()[:4] == b"GGUF" for made in quantized)
     assert json.loads((tmp_path / "demo" / "scores.json").read_text())[0]["task"] == rows[0].task
+    _a_second_run_makes_nothing_and_says_the_same(tmp_path / "demo", rows)
+    _a_file_is_traced_to_its_training_run_by_its_digest(registry, rows)
+
+
+def _a_second_run_makes_nothing_and_says_the_same(directory: Path, rows: list[Row]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in directory.glob("registry/artifacts/*/*")}
+    assert run(Listener(), no_bar, directory) == rows
+    assert {path: path.stat().st_mtime_ns for path in directory.glob("registry/artifacts/*/*")} == before
+
+
+def _a_file_is_traced_to_its_training_run_by_its_digest(registry: Registry, rows: list[Row]) -> None:
+    file = next(Path(rows[-1].made[-1].place).glob("*.gguf"))
+    lineage = trace(registry, hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+    assert lineage.back is not None
+    assert lineage.back.entry.facts.adapters[0].training_run == f"training/train_demo.py {rows[-1].task}"
 
 
 def test_without_llama_cpp_the_demo_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_models(task: Task, base: Path, merged: Path, *rest: object) -> Row:
-        example = {"prompt": "", "base": "", "merged": ""}
-        return Row(task.name, 1, 0.0, 100.0, 100.0, 1, True, str(merged), "report.html", example)
+    def no_models(task: Task, directory: Path, *rest: object, gguf: bool) -> Row:
+        recipe = recipe_of(task, assets.base(), gguf=gguf)
+        assert b"gguf" not in recipe.replace(b"`gguf", b"")
+        return Row(task.name, 1, 0.0, 100.0, "recipe", "report", (), {})
 
     monkeypatch.setattr(sys.modules["ingot.demo.run"], "_row", no_models)
     find_spec = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "xllamacpp" else find_spec(name))
     listener = Listener()
-    assert [row.gguf for row in run(listener, no_bar, tmp_path / "demo")] == [(), ()]
+    run(listener, no_bar, tmp_path / "demo")
     (said,) = [line for line in listener.shown if line.startswith("Without GGUF:")]
     assert "xllamacpp" in said
     assert "pip install 'ingot-merge[gguf]'" in said
-    assert not list(tmp_path.rglob("*.gguf"))
 
 
 def test_a_demo_directory_that_holds_something_else_is_not_taken_for_the_demos(tmp_path: Path) -> None:
-    (tmp_path / f"{assets.tasks()[0].name}-merged").mkdir()
-    (tmp_path / f"{assets.tasks()[0].name}-merged" / "notes.txt").write_text("mine")
-    with pytest.raises(CheckFailed, match="not the demo's"):
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="something else"):
         run(Listener(), no_bar, tmp_path)
-    assert (tmp_path / f"{assets.tasks()[0].name}-merged" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "registry" / "notes.txt").read_text() == "mine"
+
+
+def test_a_recipe_holds_whatever_a_path_holds(tmp_path: Path) -> None:
+    odd = tmp_path / 'quote " colon: and #'
+    task = assets.tasks()[0]
+    file = tmp_path / "release.yaml"
+    file.write_bytes(recipe_of(task, odd, gguf=True))
+    recipe = read_recipe(file)
+    assert recipe.base.model == str(odd)
+    assert [form.format for form in recipe.formats] == ["safetensors", "gguf:Q8_0", "gguf:Q4_K_M"]
 
 
 def test_without_peft_the_demo_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

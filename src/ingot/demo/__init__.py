@@ -1,8 +1,8 @@
 """The demo: a real (small) model, two real adapters, and the main job on them. Needs no network.
 
 assets    the files that come with the package; how they were made stands in training/README.md
-run       plan, merge, verify, validate, and the table
-gguf      the merged models as GGUF, run by llama.cpp
+recipes   a recipe for each adapter
+run       both released, and the table
 """
 
 from ingot.demo.run import run

@@ -1,6 +1,6 @@
-"""`ingot demo`: plan, merge and verify both adapters, hold the merges against base + adapter, and show the evidence.
+"""`ingot demo`: a recipe for each of two adapters: merged, made into GGUF, validated, published in a registry.
 
-Where llama.cpp is installed, both are made into GGUF as well and run by it (`gguf`).
+Whoever wants to know whether ingot works on this machine sees it here in a minute, without a network.
 """
 
 from __future__ import annotations
@@ -8,33 +8,35 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ingot.demo import assets, gguf
+from ingot.demo import assets
 from ingot.demo.assets import Task
-from ingot.demo.gguf import Quantized
-from ingot.errors import CheckFailed
-from ingot.merge import cores, prepare
+from ingot.demo.recipes import NEW_TOKENS, no_gguf, recipe_of
+from ingot.errors import IngotError, OutputError
+from ingot.plan.figures import counted, nbytes_text
 from ingot.plan.render import summary_lines
-from ingot.record import add_evaluation, read_record
+from ingot.record import Record
 from ingot.record.verify import verify
-from ingot.storage import RECORD_NAME, PosixDisk, replace_file
+from ingot.registry.entry import Entry
+from ingot.registry.keeping import Kept
+from ingot.registry.store import Registry
+from ingot.release.planning import Artifact, ReleasePlan, planned
+from ingot.release.recipe import read_recipe
+from ingot.release.run import Result
+from ingot.release.run import run as run_release
+from ingot.storage import PosixDisk, replace_file
 from ingot.validate.answers.tasks import answer
 from ingot.validate.models.libraries import need
 from ingot.validate.models.whole import Whole
-from ingot.validate.report.brief import brief
-from ingot.validate.report.page import render
 from ingot.validate.report.text import lines
-from ingot.validate.request import Bar, Checked, Request, check
+from ingot.validate.request import Bar, Checked, check
 from ingot.validate.result import Evaluation
-from ingot.validate.run import evaluate
 from ingot.validate.spec import Located
-
-NEW_TOKENS = 48
 
 
 class Talk(Protocol):
@@ -48,134 +50,176 @@ class Talk(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
-    """The scores of one task, in percent, on `samples` held-out samples, and where what was made of it lies.
+class Made:
+    """A published artifact. `score` in percent; `same_answers`: answers that are base + adapter's to the letter."""
 
-    `gguf` is empty where nothing here runs such files.
-    """
+    name: str
+    format: str
+    place: str
+    nbytes: int
+    score: float
+    same_answers: int
+    top1: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one task, in percent, on `samples` held-out samples. `example`: a prompt and what was answered."""
 
     task: str
     samples: int
     base: float
     adapter: float
-    merged: float
-    same_answers: int
-    ok: bool
-    artifact: str
+    recipe: str
     report: str
+    made: tuple[Made, ...]
     example: Mapping[str, str]
-    gguf: tuple[Quantized, ...] = ()
 
 
 def run(talk: Talk, bar: Bar, directory: Path, *, stop: threading.Event | None = None) -> list[Row]:
-    """Run the demo into `directory`; what a former run finished there is used again.
+    """Run the demo into `directory`; what a former run published there is used again.
 
     Raises:
         MissingComponent: PEFT or the demo's files are not installed.
-        CheckFailed: a merged model does not verify, or is not what was trained; the directory holds something else.
+        CheckFailed: an artifact does not verify, or is not what was trained.
+        OutputError, UsageError: the directory holds something else.
     """
     need("peft", "jinja2", "scipy")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     directory.mkdir(parents=True, exist_ok=True)
-    base, tasks = assets.base(), assets.tasks()
-    artifacts = [_merge(task, base, directory, talk, stop) for task in tasks]
-    talk.say("Evidence: base + adapter (PEFT, unmerged) against the merged model, on held-out samples")
-    talk.say()
-    rows = [_row(task, base, path, directory, talk, bar, stop) for task, path in zip(tasks, artifacts, strict=True)]
+    registry = Registry.open(directory / "registry", create=True)
+    without = no_gguf()
+    rows = [_row(task, directory, registry, talk, bar, stop, gguf=without is None) for task in assets.tasks()]
     scores = directory / "scores.json"
     replace_file(PosixDisk(), scores.absolute(), (json.dumps([asdict(row) for row in rows], indent=2) + "\n").encode())
     talk.lines(table(rows))
-    without = gguf.missing()
-    talk.lines(["", f"Without GGUF: {without}"] if without else gguf.table(of for row in rows for of in row.gguf))
+    if without:
+        talk.lines(["", f"Without GGUF: {without}"])
     for row in rows:
         talk.lines(["", *(f"{who:<10} {text}" for who, text in row.example.items())])
-    places = [line for row in rows for line in (f"merged     {row.artifact}", f"report     {row.report}")]
-    places += [f"{of.type:<10} {of.file}" for row in rows for of in row.gguf[1:]]
+    places = [line for row in rows for line in (f"recipe     {row.recipe}", f"report     {row.report}")]
     talk.lines(["", *places, f"scores     {scores}"])
-    failed = [row for row in rows if not row.ok]
-    if failed:
-        raise CheckFailed("a merged model is not what was trained", where=failed[0].artifact,
-                          hint=f"Look at {failed[0].report}.")  # fmt: skip
     return rows
 
 
 def table(rows: Iterable[Row]) -> list[str]:
     """The scores as a table of text."""
-    head = f"{'task':<12}{'samples':>8}{'base':>9}{'base + adapter':>17}{'merged':>9}{'same answers':>15}"
-    body = [
-        f"{row.task:<12}{row.samples:>8}{row.base:>8.1f}%{row.adapter:>16.1f}%{row.merged:>8.1f}%"
-        f"{f'{row.same_answers} of {row.samples}':>15}"
-        for row in rows
-    ]
-    return ["", head, "-" * len(head), *body]
-
-
-def _merge(task: Task, base: Path, directory: Path, talk: Talk, stop: threading.Event | None) -> Path:
-    target = directory / f"{task.name}-merged"
-    with prepare(str(base), [(str(task.adapter), 1.0)], target=target) as job:
-        for line in summary_lines(job.plan, 100):
-            talk.say(line)
-        if not target.exists():  # a former demo's output is as good, if it verifies
-            job.run(stop=stop)
-    checked = verify(target, depth="against-inputs", base=str(base), adapters=[str(task.adapter)], stop=stop)
-    if not checked.ok:
-        raise CheckFailed(
-            "what lies here is not the demo's merged model", where=target,
-            hint="Give another directory: ingot demo DIRECTORY",
-        )  # fmt: skip
-    talk.say(f"Verified   {target}: every byte recomputed from base and adapter")
-    talk.say()
-    talk.event("merged", task=task.name, artifact=str(target), identity=checked.identity)
-    return target
+    head = f"{'task':<12}{'model':<17}{'size':>9}{'samples':>9}{'score':>9}{'same answers':>15}{'top-1':>9}"
+    body = []
+    for row in rows:
+        body += ["", f"{row.task:<12}{'base':<17}{'':>9}{row.samples:>9}{row.base:>8.1f}%"]
+        body.append(f"{'':<12}{'base + adapter':<17}{'':>9}{row.samples:>9}{row.adapter:>8.1f}%")
+        body += [
+            f"{'':<12}{made.format:<17}{nbytes_text(made.nbytes):>9}{row.samples:>9}{made.score:>8.1f}%"
+            f"{f'{made.same_answers} of {row.samples}':>15}{100 * made.top1:>8.1f}%"
+            for made in row.made
+        ]
+    return ["", head, "-" * len(head), *body[1:]]
 
 
 def _row(
-    task: Task, base: Path, merged: Path, directory: Path, talk: Talk, bar: Bar, stop: threading.Event | None
+    task: Task, directory: Path, registry: Registry, talk: Talk, bar: Bar, stop: threading.Event | None, *, gguf: bool
 ) -> Row:
-    request = Request(
-        f"{base}+{task.adapter}", (str(merged),), (str(task.file),), chat=True, new_tokens=NEW_TOKENS,
-        dtype="float32", jobs=cores(), work=directory / "answers",
-    )  # fmt: skip
-    checked = check(request)
-    found = evaluate(checked, bar, stop=stop)
-    report = directory / f"{task.name}-report.html"
-    replace_file(PosixDisk(), report.absolute(), render(found).encode("utf-8"))
-    _record(merged, found)
-    talk.lines([*lines(found, talk.width), ""])
-    ((file, metric),) = checked.tasks
-    sides = (checked.reference, *checked.candidates)
-    base_answers, merged_answers = (
-        _answers(Located(side.located.base), checked, bar) for side in sides if isinstance(side.located, Located)
-    )
-    right = sum(metric.score(text, sample) == 1 for text, sample in zip(base_answers, file.samples, strict=True))
-    score = found.candidates[0].tasks[0]
-    count, comparison = score.samples.count, score.comparison
-    example = {"prompt": checked.prompts[0], "base": base_answers[0], "merged": merged_answers[0]}
-    quantized: tuple[Quantized, ...] = ()
-    if gguf.missing() is None:
-        files = gguf.make(task, base, directory, stop)
-        quantized = gguf.score(
-            task, files, file, metric, merged, merged_answers, bar, new_tokens=NEW_TOKENS, work=request.work
-        )
-    talk.event("scored", task=task.name, report=str(report), ok=found.ok)
+    file = directory / f"{task.name}.yaml"
+    replace_file(PosixDisk(), file.absolute(), recipe_of(task, assets.base(), gguf=gguf))
+    talk.say(f"ingot release {file}", "bold")
+    talk.say()
+    with _not_stale(), planned(read_recipe(file), registry) as plan:
+        for line in summary_lines(plan.artifacts[0].job.plan, talk.width):
+            talk.say(line)
+        result = run_release(plan, _Told(talk), bar, stop=stop)
+        _check(plan, result, talk, stop)
+        assert plan.request is not None  # the demo's recipes validate
+        found = check(replace(plan.request, candidates=(str(result.published[0].place),)))
+    base, merged = _answers(found, bar)
+    ((samples, metric),) = found.tasks
+    right = sum(metric.score(text, sample) == 1 for text, sample in zip(base, samples.samples, strict=True))
+    example = {"prompt": found.prompts[0], "base": base[0], "merged": merged[0]}
+    made = tuple(_made(entry) for entry in result.published)
+    scores = result.published[0].facts.scores
+    assert scores is not None  # every artifact of the demo is validated
+    report = registry.layout.records / result.published[0].identity / "report.html"
     return Row(
-        task.name, count, 100 * right / count, 100 * comparison.reference, 100 * comparison.candidate,
-        count - len(score.differing), found.ok, str(merged), str(report), example, quantized,
+        task.name, len(base), 100 * right / len(base), 100 * scores.tasks[0].reference, str(file), str(report), made,
+        example,
     )  # fmt: skip
 
 
-def _answers(where: Located, checked: Checked, bar: Bar) -> list[str]:
-    """What a checkpoint answers; what the evaluation was answered is found again and not asked twice."""
-    ((file, metric),), request = checked.tasks, checked.request
-    with (
-        closing(Whole.open(where, dtype=request.dtype)) as model,
-        bar(f"{where.name} answers {file.name}", len(file.samples), "answers") as progress,
-    ):
-        return answer(model, file, metric, progress, chat=True, new_tokens=NEW_TOKENS, work=request.work)
+def _check(plan: ReleasePlan, result: Result, talk: Talk, stop: threading.Event | None) -> None:
+    """Raises CheckFailed: an artifact was kept out, or is not what base and adapter make."""
+    for error in result.kept_out.values():
+        raise error
+    recipe = plan.recipe
+    adapters = [one.adapter for one in recipe.adapters]
+    for entry in result.published:
+        found = verify(
+            Path(str(entry.place)), depth="against-inputs", base=recipe.base.model, adapters=adapters, stop=stop
+        )
+        found.raise_failure()
+    talk.say(f"Verified   {counted(len(result.published), 'artifact')}: every byte recomputed from base and adapter")
+    talk.say()
 
 
-def _record(merged: Path, found: Evaluation) -> None:
-    """Once: a demo that is run again finds what it found before."""
-    record = read_record((merged / RECORD_NAME).read_bytes())
-    if not record.statement.predicate.run.evaluations:
-        add_evaluation(merged, brief(found, found.candidates[0]))
+def _made(entry: Entry) -> Made:
+    scores = entry.facts.scores
+    assert scores is not None
+    (task,) = scores.tasks
+    return Made(
+        entry.name, entry.facts.format, str(entry.place), entry.facts.nbytes, 100 * task.candidate,
+        task.same_answers or 0, scores.top1 or 0.0,
+    )  # fmt: skip
+
+
+def _answers(found: Checked, bar: Bar) -> tuple[list[str], list[str]]:
+    """What the base and the merged checkpoint answer; what the release was answered is not asked twice."""
+    ((file, metric),), request = found.tasks, found.request
+    sides = (found.reference.located, found.candidates[0].located)
+    said = []
+    for where in (Located(side.base) for side in sides if isinstance(side, Located)):
+        with (
+            closing(Whole.open(where, dtype=request.dtype)) as model,
+            bar(f"{where.name} answers {file.name}", len(file.samples), "answers") as progress,
+        ):
+            said.append(answer(model, file, metric, progress, chat=True, new_tokens=NEW_TOKENS, work=request.work))
+    return said[0], said[1]
+
+
+@contextmanager
+def _not_stale() -> Iterator[None]:
+    """A registry with the artifacts of another ingot's demo says what helps."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(error.what, where=error.where,
+                          hint="Remove it, or give another directory: ingot demo DIRECTORY") from error  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Told:
+    """See `release.run.Talk`."""
+
+    talk: Talk
+
+    def made(self, artifact: Artifact, record: Record, *, before: bool) -> None:
+        self.talk.say(f"Made       {artifact.name}{', by a former run' if before else ''}")
+        self.talk.event("made", name=artifact.name, identity=record.identity)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self.talk.lines(["", *lines(evaluation, self.talk.width), ""])
+
+    def published(self, entry: Entry, *, before: bool) -> None:
+        self.talk.say(f"Published  {entry.name}{', by a former run' if before else ''}")
+        self.talk.event("published", name=entry.name, identity=entry.identity, place=entry.place)
+
+    def kept_out(self, artifact: Artifact, error: IngotError) -> None:
+        self.talk.say(f"Kept out   {artifact.name}: {error.message}")
+
+    def kept(self, adapter: Kept, name: str) -> None:
+        self.talk.say(f"Kept       a copy of the adapter {name}")
+        self.talk.event("adapter_kept", name=name, digest=adapter.digest)
+
+    def say(self, text: str) -> None:
+        self.talk.say(text)
+
+    def pushed(self, entry: Entry, target: str, done: dict[str, object]) -> None:
+        """The demo's recipes push nothing."""

@@ -9,3 +9,5 @@ DTYPES = {
     "bfloat16": "BF16", "float16": "F16", "float32": "F32",
     "bf16": "BF16", "fp16": "F16", "fp32": "F32",
 }  # fmt: skip
+#: How torch and the libraries on it call them.
+TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ingot.errors import printable
+from ingot.kernels.spelling import TORCH
 from ingot.plan.model import Options
 from ingot.plan.public import public_name
 from ingot.version import __version__
@@ -33,7 +34,6 @@ _TASKS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
     "ForSpeechSeq2Seq": ("automatic-speech-recognition", "AutoModelForSpeechSeq2Seq"),
 }
-_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 _FLAGS = ("accept_nonfinite_base", "accept_missing")
 _LICENSE = re.compile(r"licen[sc]e[\w.-]*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"[\\`*|<>\[\]&]")
@@ -126,7 +126,7 @@ def _formula(plan: Plan) -> str:
 def _untouched(plan: Plan) -> str:
     dtype = plan.options.dtype
     if dtype:
-        return f"Tensors that no adapter targets are the base's, in {_DTYPES.get(dtype, dtype)}."
+        return f"Tensors that no adapter targets are the base's, in {TORCH.get(dtype, dtype)}."
     return "Tensors that no adapter targets are the base's, byte for byte."
 
 
@@ -135,7 +135,7 @@ def command(plan: Plan) -> str:
     options = plan.options
     words = ["ingot", "merge" if plan.adapters else "quantize", _spec(plan.base)]
     words += [_weighted(info) for info in plan.adapters]
-    words += ["--dtype", _DTYPES.get(options.dtype, options.dtype)] if options.dtype else []
+    words += ["--dtype", TORCH.get(options.dtype, options.dtype)] if options.dtype else []
     words += ["--rounding", options.rounding] if options.rounding != "nearest" else []
     words += ["--seed", str(options.seed)] if options.seed else []
     words += ["--assume-peft-version", options.assume_peft_version] if options.assume_peft_version else []

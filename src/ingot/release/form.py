@@ -156,6 +156,7 @@ class ValidateForm(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     tasks: Annotated[tuple[Text, ...], Meta(description="Tasks of lm-evaluation-harness.")] = ()
     tasks_dir: Annotated[Text | None, Meta(description="Where YAML files of such tasks of your own are.")] = None
     tasks_limit: Annotated[Positive | None, Meta(description="Only the first N documents of each of them.")] = None
+    dtype: Annotated[Dtype | None, Meta(description="What the models compute in; default: as they are stored.")] = None
     logit_tokens: Annotated[
         Annotated[int, Meta(ge=2)] | None, Meta(description="Compare logits on about so many tokens.")
     ] = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ingot.combine.parameters import Method
 from ingot.errors import UsageError
+from ingot.kernels.spelling import DTYPES, TORCH
 from ingot.merge import Job, Wanted, cores, prepare_formats
 from ingot.merge.made import made_before
 from ingot.merge.running import check_room
@@ -200,7 +201,8 @@ def _request(recipe: Recipe, registry: Registry, device: str, jobs: int | None) 
     request = Request(
         recipe.reference if _is_sum(recipe) else recipe.base.model, (), asked.samples, asked.metric, asked.chat,
         asked.new_tokens, harness=asked.tasks, harness_dir=_path(asked.tasks_dir), harness_limit=asked.tasks_limit,
-        logit_tokens=asked.logit_tokens, device=device, jobs=jobs or cores(), seed=asked.seed,
+        logit_tokens=asked.logit_tokens, dtype=TORCH[DTYPES[asked.dtype]] if asked.dtype else None,
+        device=device, jobs=jobs or cores(), seed=asked.seed,
         work=registry.layout.work / "evaluations",
     )  # fmt: skip
     check(request)

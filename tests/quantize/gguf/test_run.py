@@ -110,7 +110,7 @@ def test_each_gets_what_its_own_pass_would_have_made_and_no_row_is_read_twice(
     with prepared(inputs, tmp_path / "together", names) as jobs:
         with rows_counted(monkeypatch) as counts:
             done = run_together(jobs, releases=[releases.get(name) for name in names], progress=written.append)
-        assert sum(written) == sum(tensors_nbytes(job) for job in jobs)
+        assert sum(written) == sum(job.nbytes for job in jobs)
         heights = {op.name: op.view[0] for op in jobs[0].plan.ops}
     assert counts == heights
     assert all(isinstance(outcome, Outcome) and outcome.written_nbytes > 0 for outcome in done)
@@ -120,11 +120,6 @@ def test_each_gets_what_its_own_pass_would_have_made_and_no_row_is_read_twice(
     assert found == contents(tmp_path / "alone", names)
     assert len({content["ingot.json"] for content in found.values() if content}) == len(names)
     assert left_behind(tmp_path / "together") == []
-
-
-def tensors_nbytes(job: Job) -> int:
-    assert job.document is not None
-    return sum(entry.nbytes for of in job.document.formats for file in of.files for entry in file.entries)
 
 
 def changed_base(inputs: Path, folder: Path, tensors: Mapping[str, float]) -> Path:

@@ -78,7 +78,7 @@ def list_artifacts(
     for entry in entries:
         output.event("artifact", **entry_json(entry))
         output.essence(entry.name)
-    output.lines(_table(entries))
+    output.lines(table(entries))
     here = sum(entry.facts.nbytes for entry in entries if entry.state == "here")
     hidden = f" of {len(everything)}" if len(entries) < len(everything) else ""
     output.lines(["", f"{counted(len(entries), 'artifact')}{hidden}, {nbytes_text(here)} here: {registry.layout.root}"])
@@ -94,7 +94,8 @@ def _matches(pattern: str, names: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name.casefold(), pattern.casefold()) for name in names)
 
 
-def _table(entries: Sequence[Entry]) -> list[str]:
+def table(entries: Sequence[Entry]) -> list[str]:
+    """Artifacts as a table of text."""
     if not entries:
         return []
     width = max(4, *(len(entry.name) for entry in entries))

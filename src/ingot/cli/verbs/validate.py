@@ -11,6 +11,7 @@ import click
 from ingot.cli.arguments import DTYPES, device_name, output_flags
 from ingot.cli.framework import OUTPUT, RESULT, RUN, Option, Verb
 from ingot.errors import CheckFailed, UsageError
+from ingot.kernels.spelling import TORCH
 
 if TYPE_CHECKING:
     from ingot.cli.boundary import Session
@@ -32,7 +33,6 @@ _EXAMPLES = (
 _ARGUMENTS = (
     ("CANDIDATE", "A checkpoint, BASE+ADAPTER, a .gguf file, or the URL of an OpenAI-compatible server (URL#model)."),
 )  # fmt: skip
-_TORCH = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def _option(*names: str, group: str = RUN, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -197,7 +197,7 @@ def _request(candidates: tuple[str, ...], /, **options: Any) -> Request:
             raise UsageError("there is no home directory for what is kept meanwhile", hint="Pass --work DIR.")
         work = cache / "evaluations"
     return Request(
-        candidates=candidates, limits=Limits(**limits), dtype=_TORCH[DTYPES[dtype]] if dtype else None,
+        candidates=candidates, limits=Limits(**limits), dtype=TORCH[DTYPES[dtype]] if dtype else None,
         harness=tuple(name.strip() for name in harness.split(",") if name.strip()) if harness else (),
         jobs=cores(), work=work, **options,
     )  # fmt: skip

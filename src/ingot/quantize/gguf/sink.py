@@ -68,8 +68,8 @@ class Writing:
     def files(self) -> list[GgufFile]:
         return [file for of in self.formats for file in of.files]
 
-    def begin(self) -> None:
-        """Take over what an earlier run of the same plan has finished; create the others."""
+    def begin(self, progress: Progress) -> None:
+        """Take over what an earlier run of the same plan has finished; create the others, with their headers."""
         staging = self.making.staging
         for file in self.files:
             if found := staging.trust(file.name):
@@ -78,6 +78,7 @@ class Writing:
             if file.name not in self.done:
                 staged = self.open_files[file.name] = staging.create(file.name, file.nbytes, direct=False)
                 staged.write_at(file.header, 0)
+                progress(len(file.header))
 
     def finish(self, stop: threading.Event) -> None:
         """Commit what was created."""
@@ -102,7 +103,7 @@ def write(
     """
     for writing in writings:
         with writing.making.alone():
-            writing.begin()
+            writing.begin(progress)
     _run_all(_places(writings), source, jobs, stop, progress)
     for writing in writings:
         if writing.making.alive:
@@ -173,7 +174,7 @@ def _run_all(
 
 
 def _write_rows(place: _Place, rows: Array, begin: int) -> int:
-    """Quantize rows, the first of which is row `begin` of the tensor, and write them; returns the bytes."""
+    """Quantize rows, the first of which is row `begin` of the tensor, and write them; returns the bytes written."""
     nbytes = 0
     if place.making.alive:
         with place.making.alone():
@@ -183,7 +184,7 @@ def _write_rows(place: _Place, rows: Array, begin: int) -> int:
             last = begin + len(rows) == entry.nbytes // entry.row_nbytes
             padding = bytes(-entry.nbytes % ALIGNMENT) if last else b""
             place.staged.write_at(data if not padding else bytes(data) + padding, at)
-            nbytes = data.nbytes
+            nbytes = data.nbytes + len(padding)
     return nbytes
 
 
