@@ -45,6 +45,12 @@ def test_the_front_matter_tells_the_base_and_the_relation(root: Path) -> None:
     }
 
 
+def test_a_base_that_is_a_directory_is_not_taken_for_what_the_hub_has_under_its_name(root: Path) -> None:
+    head, body = card(root, base={"name": "gpt2"})
+    assert not {"base_model", "base_model_relation"} & head.keys()
+    assert "gpt2" in body
+
+
 def test_no_license_is_told_where_no_license_file_travels(root: Path) -> None:
     from dataclasses import replace
 
@@ -75,7 +81,7 @@ def test_the_pipeline_tag_follows_the_architecture_where_it_is_obvious(
 def test_a_nasty_name_stays_one_value_of_the_yaml(root: Path) -> None:
     name = NASTY.replace("/", "").replace("\\", "")
     head, body = card(root, base={"name": name}, adapter={"name": name, "method": NASTY})
-    assert head["base_model"] == name
+    assert "base_model" not in head
     assert head["tags"] == ["ingot", "merged", NASTY.lower()]
     assert "\u202e" not in body
     outside_code = body.split("```bash")[0] + body.split("```", 2)[2]

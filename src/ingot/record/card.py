@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ingot.errors import printable
 from ingot.kernels.spelling import TORCH
 from ingot.plan.model import Options
-from ingot.plan.public import public_name
+from ingot.plan.public import is_hub_id, public_name
 from ingot.version import __version__
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ def build_card(outcome: Outcome, release: Release | None = None) -> bytes:
 
 
 def _front_matter(plan: Plan) -> Iterator[str]:
-    yield f"base_model: {yaml_text(public_name(plan.base.name))}"
-    yield f"base_model_relation: {'quantized' if plan.options.gguf else 'finetune'}"
+    base = public_name(plan.base.name)
+    if is_hub_id(base):  # a directory's name would point at whatever the Hub has under it
+        yield f"base_model: {yaml_text(base)}"
+        yield f"base_model_relation: {'quantized' if plan.options.gguf else 'finetune'}"
     yield "library_name: " + ("gguf" if plan.options.gguf else "transformers")
     tag, _ = _task(plan.base.model_class)
     if tag:
