@@ -9,17 +9,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec.structs import replace
 
-from ingot.errors import CheckFailed, Interrupted, UsageError
+from ingot.errors import CheckFailed, Interrupted, MissingComponent, UsageError
+from ingot.plan.model import GgufOptions, Options
 from ingot.record.statement import seal
+from ingot.registry import collect as module
 from ingot.registry.collect import Fate, Looking, Policy, collect, decide, duration
 from ingot.registry.entry import Entry, State
 from ingot.registry.keeping import keep
+from ingot.registry.places import Places
 from ingot.registry.returning import bring_back
 from ingot.registry.store import Registry
 from ingot.storage import PosixDisk
+from tests.quantize.gguf.models import save_model
 from tests.registry.conftest import Library
+from tests.registry.inputs import merge
 from tests.registry.shelf import content_of, variant
 
 ALL = Policy(newest=0)
@@ -188,6 +194,22 @@ def test_also_with_another_torch_but_not_with_another_ingot(library: Library) ->
 
     change_record(library, "support-v1", older)
     assert verdicts(library)["support-v1"][1].startswith("it was made with torch 1.0, and here is")
+
+
+def test_a_gguf_goes_only_where_it_could_be_quantized_again(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_model("llama", tmp_path / "base", torch.bfloat16)
+    work = library.registry.layout.work / "making"
+    merge(base, [], work, Options(gguf=GgufOptions(("Q8_0",))))
+    library.registry.publish(work, Places("tiny-q8_0", inputs={"base": str(base)}))
+    assert verdicts(library)["tiny-q8_0"] == ("free", "")
+
+    def refuse(name: str, **_: object) -> None:
+        raise MissingComponent(f"{name} needs ggml's own code")
+
+    monkeypatch.setattr(module, "quantizer_for", refuse)
+    assert verdicts(library)["tiny-q8_0"] == ("refuse", "F32 needs ggml's own code")
 
 
 def test_a_folder_with_something_else_in_it_is_refused(library: Library) -> None:

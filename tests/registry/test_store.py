@@ -142,6 +142,20 @@ def test_freeing_writes_nothing_that_is_there(library: Library, tmp_path: Path) 
     assert {"create", "write", "make_directory"}.isdisjoint(disk.counts)
 
 
+def test_that_it_went_is_durable_before_any_file_is_removed(library: Library, tmp_path: Path) -> None:
+    """Else a crash could keep the old name of the folder, and not all files in it."""
+    disk = FaultyDisk(tmp_path)
+    registry = Registry.open(library.registry.layout.root, disk=disk)
+    with registry.changing():
+        registry.free(library.entry("support-v1"))
+    operations = [operation for operation in disk.operations if operation[0] not in ("lock", "unlock")]
+    kinds = [kind for kind, _ in operations]
+    assert kinds[:3] == ["rename", "sync_directory", "sync_directory"]
+    assert {name for _, name in operations[1:3]} == {"work", "artifacts"}
+    assert set(kinds[3:]) == {"remove", "remove_directory"}
+    assert operations[3] == ("remove", "ingot.json")
+
+
 def test_a_folder_with_something_strange_in_it_is_not_freed(library: Library) -> None:
     (library.folder("support-v1") / "notes.txt").write_text("do not lose me")
     with library.registry.changing(), pytest.raises(CheckFailed, match=r"notes\.txt"):
@@ -218,6 +232,18 @@ def test_two_do_not_change_it_at_once(library: Library, monkeypatch: pytest.Monk
         library.registry.tag([("champion", library.entry("support-v1").identity)])
     assert library.registry.tags().history == ()
     library.registry.tag([("champion", library.entry("support-v1").identity)])
+
+
+def test_a_backup_of_records_adapters_and_tags_knows_everything(library: Library, tmp_path: Path) -> None:
+    library.registry.tag([("champion", library.entry("support-v1").identity)])
+    (tmp_path / "restored").mkdir()
+    for path in (library.registry.layout.marker, library.registry.layout.tags):
+        shutil.copy(path, tmp_path / "restored")
+    for path in (library.registry.layout.records, library.registry.layout.adapters):
+        shutil.copytree(path, tmp_path / "restored" / path.name)
+    restored = Registry.open(tmp_path / "restored")
+    assert names(restored) == dict.fromkeys(("support-v1", "support-v2", "upon-v3"), State.FREED)
+    assert restored.tags() == library.registry.tags()
 
 
 def test_no_record_is_no_artifact(tmp_path: Path) -> None:

@@ -13,4 +13,5 @@ keeping      adapters kept by content, read-only, for ever
 finding      where the inputs of a record are now;  walking: a folder tree, within limits
 rebuilding   `rebuild`: the same bytes again, or nothing
   returning  a freed artifact comes back into its registry
+collect      `gc`: what a policy lets go, and what could be made again now, is freed
 """

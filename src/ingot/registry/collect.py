@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ingot.errors import CheckFailed, IngotError, Interrupted, UsageError
 from ingot.plan.model import PLAN_VERSION
+from ingot.quantize.gguf.choose import quantizer_for
 from ingot.record.record import versions
 from ingot.record.statement import Record
 from ingot.registry.entry import Entry, State
@@ -29,8 +30,6 @@ from ingot.registry.store import Registry
 from ingot.storage.digest_memory import DigestMemory
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-#: Libraries whose arithmetic decides bytes; the others are held to it by the digest of the plan.
-_DECIDING = ("torch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -230,20 +229,26 @@ def _why_not_rebuilt(registry: Registry, entry: Entry, looking: Looking, exclude
 
 
 def _otherwise_here(record: Record) -> Iterator[str]:
-    """What decides bytes, and is not here as it was where the artifact was made."""
+    """What decides bytes, and is not here as it was where the artifact was made.
+
+    Quantizers make the same bytes everywhere, or none: see `quantize.gguf.choose`, which raises MissingComponent.
+    """
     import torch
 
-    then, here = record.internals, versions()
+    then = record.internals
     if then.plan_version != PLAN_VERSION:
         yield f"plan version {then.plan_version}, and this ingot has {PLAN_VERSION}"
-    for name in _DECIDING:
-        if then.libraries.get(name) != here.get(name):
-            yield f"{name} {then.libraries.get(name)}, and here is {here.get(name)}"
+    torch_then, torch_here = then.libraries.get("torch"), versions().get("torch")
+    if torch_then != torch_here:
+        yield f"torch {torch_then}, and here is {torch_here}"
     if then.device.startswith("cuda"):
         if not torch.cuda.is_available():
             yield f"the device {then.device}, which is not here"
     elif then.cpu_capability != torch.backends.cpu.get_cpu_capability():
         yield f"{then.cpu_capability} instructions, and here are {torch.backends.cpu.get_cpu_capability()}"
+    gguf = record.recipe.options.gguf
+    for name in sorted(then.backends.keys() - {"converter"}) if gguf is not None else ():
+        quantizer_for(name, weighted=gguf.imatrix_sha256 is not None)
 
 
 def _time(text: str) -> datetime | None:
