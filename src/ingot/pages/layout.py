@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 #: Pixels: a node, and the room between nodes.
-WIDTH, HEIGHT = 200, 48
+WIDTH, HEIGHT = 232, 48
 GAP_ACROSS, GAP_DOWN = 44, 14
 _PASSING = 18  # of an edge that passes a column
 _SWEEPS = 8
