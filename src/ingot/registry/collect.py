@@ -247,8 +247,9 @@ def _otherwise_here(record: Record) -> Iterator[str]:
     elif then.cpu_capability != torch.backends.cpu.get_cpu_capability():
         yield f"{then.cpu_capability} instructions, and here are {torch.backends.cpu.get_cpu_capability()}"
     gguf = record.recipe.options.gguf
-    for name in sorted(then.backends.keys() - {"converter"}) if gguf is not None else ():
-        quantizer_for(name, weighted=gguf.imatrix_sha256 is not None)
+    if gguf is not None:
+        for name in sorted(then.backends.keys() - {"converter"}):
+            quantizer_for(name, weighted=gguf.imatrix_sha256 is not None)
 
 
 def _time(text: str) -> datetime | None:
