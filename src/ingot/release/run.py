@@ -106,18 +106,21 @@ def _make(
             if group[0].is_gguf:
                 done = run_together(
                     [one.job for one in group], device=device, restart=restart, stop=stop, progress=progress,
-                    releases=[one.release for one in group],
+                    disk=plan.registry.disk, releases=[one.release for one in group],
                 )  # fmt: skip
                 kept_out |= {
                     one.name: error for one, error in zip(group, done, strict=True) if isinstance(error, IngotError)
                 }
             else:
-                group[0].job.run(device=device, restart=restart, stop=stop, progress=progress, release=group[0].release)
+                group[0].job.run(device=device, restart=restart, stop=stop, progress=progress, disk=plan.registry.disk,
+                                 release=group[0].release)  # fmt: skip
     records = {}
     for one in plan.artifacts:
         if one.published is None and one.name not in kept_out:
             before = one not in waiting
-            records[one.name] = relabel(one.path, one.release) if before else record_at(one.path)
+            records[one.name] = (
+                relabel(one.path, one.release, disk=plan.registry.disk) if before else record_at(one.path)
+            )
             talk.made(one, records[one.name], before=before)
     return records
 
