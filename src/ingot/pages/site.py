@@ -8,13 +8,11 @@ from functools import cached_property
 from ingot.errors import CheckFailed
 from ingot.pages.graph import Family
 from ingot.registry.entry import Entry
-from ingot.registry.layout import Layout
+from ingot.registry.layout import REPORT_NAME, Layout
 from ingot.registry.store import Registry
 from ingot.registry.tags import Tags
 from ingot.storage.inputs import InputFile
 
-#: What `ingot release` keeps of an artifact's evaluation, in its folder in records/.
-REPORT_NAME = "report.html"
 _MOST_NBYTES = 64 << 20
 
 

@@ -7,6 +7,8 @@ records/IDENTITY/              what is left of an artifact when its weights go
     ingot.json                 the record
     ingot.tensors.jsonl        the tensor table, as far as the artifact has one
     README.md                  the model card
+    report.html                of its latest evaluation, as far as a release made it
+    pushes.jsonl               where it was pushed to
     places.json                where things were last seen on this machine: hints, believed by digest only
 tags.jsonl                     every tag that was ever set, in order
 work/                          releases and rebuilds under way, and what is being removed
@@ -22,6 +24,7 @@ from pathlib import Path
 
 MARKER = b'{"format": "ingot registry 1"}\n'
 ENVIRONMENT = "INGOT_REGISTRY"
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ingot.record import Record, add_evaluation
 from ingot.record.relabel import relabel
 from ingot.registry.entry import Entry
 from ingot.registry.keeping import Kept, keep_files, keep_small
+from ingot.registry.layout import REPORT_NAME
 from ingot.registry.store import remove_tree
 from ingot.release.planning import Artifact, ReleasePlan, checked
 from ingot.release.pushing import push, targets_of
@@ -28,8 +29,6 @@ from ingot.validate.report.page import render
 from ingot.validate.request import Bar, Request
 from ingot.validate.result import Evaluation
 from ingot.validate.run import evaluate
-
-REPORT_NAME = "report.html"
 
 
 class Talk(Protocol):
