@@ -142,11 +142,11 @@ def _by_policy(registry: Registry, policy: Policy, looking: Looking) -> tuple[li
     entries = registry.entries()
     _check_truth(registry)
     here = [entry for entry in entries if entry.state is State.HERE]
-    newest = _newest(here, policy.newest or 0)
+    newest, users = _newest(here, policy.newest or 0), _users(entries)
     verdicts = []
     for entry in here:
         if policy.covers(entry):
-            why = _why_kept(entry, policy, looking.now, newest, entries)
+            why = _why_kept(entry, policy, looking.now, newest, users)
             verdicts.append(Verdict(entry, Fate.KEEP if why else Fate.FREE, why or ""))
     going = [Path(verdict.entry.place or "") for verdict in verdicts if verdict.fate is Fate.FREE]
     return verdicts, [registry.layout.work, *going]
@@ -181,7 +181,7 @@ def _newest(here: Sequence[Entry], number: int) -> dict[str, int]:
 
 
 def _why_kept(
-    entry: Entry, policy: Policy, now: datetime, newest: dict[str, int], entries: Sequence[Entry]
+    entry: Entry, policy: Policy, now: datetime, newest: dict[str, int], users: dict[str, list[Entry]]
 ) -> str | None:
     if entry.tags:
         return f"tagged {', '.join(entry.tags)}"
@@ -191,16 +191,18 @@ def _why_kept(
         made_on = _time(entry.facts.made_on)
         if made_on is None or made_on > now - policy.younger:
             return f"made on {entry.facts.made_on[:10]}"
-    user = next(_made_of(entry, entries), None)
+    own = sorted(made_weights(entry.facts))
+    user = next((user for digest in own for user in users.get(digest, ()) if user.identity != entry.identity), None)
     return f"{user.name} was made of it" if user else None
 
 
-def _made_of(entry: Entry, entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Artifacts, freed ones too, that have a file of this one's own making among their inputs."""
-    own = made_weights(entry.facts)
-    for other in entries:
-        if other.identity != entry.identity and any(f.role != "output" and f.sha256 in own for f in other.facts.files):
-            yield other
+def _users(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """By the digest of a file, the artifacts, freed ones too, that were made of it."""
+    users: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for digest in {file.sha256 for file in entry.facts.files if file.role != "output"}:
+            users.setdefault(digest, []).append(entry)
+    return users
 
 
 def _checked(registry: Registry, verdict: Verdict, looking: Looking, excluded: Sequence[Path]) -> Verdict:
