@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ingot.errors import UsageError
 from ingot.release.form import AdapterForm, BaseForm
-from ingot.release.names import MAX_LENGTH, artifact_name, filled, slug, suggest
+from ingot.release.names import MAX_LENGTH, artifact_name, filled, series_of, slug, suggest
 from ingot.storage.names import name_fault
 
 TABLE = [
@@ -112,3 +112,11 @@ def test_another_placeholder_is_refused(text: str) -> None:
 def test_a_slug_of_nothing_is_unnamed() -> None:
     assert slug("...") == slug("✨") == "unnamed"
     assert slug("Support LoRA (v3)") == "support-lora-v3"
+
+
+def test_a_series_is_what_stays_while_versions_go() -> None:
+    base = BaseForm("org/llama-3-8b", version="1.2")
+    for version in ("v3", "v4", None):
+        adapters = [AdapterForm("./support-lora", version=version)]
+        assert series_of(base, adapters, None) == "llama-3-8b-support-lora"
+        assert series_of(base, adapters, "Support") == "support"

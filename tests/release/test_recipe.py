@@ -148,7 +148,7 @@ def test_nothing_else_of_a_recipe_is_changed_in_public(tmp_path: Path) -> None:
 def test_the_release_is_what_the_record_keeps(tmp_path: Path) -> None:
     recipe = read(tmp_path, WHOLE)
     release = recipe.release_of(recipe.formats[1])
-    assert (release.name, release.version, release.format) == ("support-assistant-v1.4-q4_k_m", "1.4", "gguf:Q4_K_M")
+    assert (release.name, release.version, release.format) == ("support-assistant", "1.4", "gguf:Q4_K_M")
     assert release.base_version == "3.1"
     assert [(one.version, one.training_run) for one in release.adapters] == [
         ("v3", "wandb:team/project/runs/abc123"), (None, None),

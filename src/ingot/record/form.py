@@ -89,7 +89,8 @@ class Release(Struct, frozen=True, omit_defaults=True):
     """What a release recipe says beside what decides the weights.
 
     Attributes:
-        name, version, format: of this artifact: "llama-3-8b-support", "1.2", "gguf:Q4_K_M".
+        name: what all versions and formats of it are called: "llama-3-8b-support".
+        version, format: of this artifact: "1.2", "gguf:Q4_K_M".
         adapters: as many as the recipe has, or none.
         recipe: the recipe file, with names in the place of paths.
         recipe_sha256: of the recipe file's bytes.

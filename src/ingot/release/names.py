@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from string import Formatter
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ingot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +71,14 @@ def stem_of(base: BaseForm, adapters: Sequence[AdapterForm]) -> str:
     if len(adapters) > _TOLD:
         parts.append(f"and-{len(adapters) - _TOLD}-more")
     return "-".join(parts)
+
+
+def series_of(base: BaseForm, adapters: Sequence[AdapterForm], name: str | None) -> str:
+    """What all versions of an artifact are called: the recipe's name, else base and adapters without their versions."""
+    if name:
+        return slug(name)
+    unversioned = [structs.replace(entry, version=None) for entry in adapters]
+    return _cut(stem_of(structs.replace(base, version=None), unversioned), MAX_LENGTH)
 
 
 def suggest(name: str, base: BaseForm, adapters: Sequence[AdapterForm]) -> str | None:

@@ -30,15 +30,32 @@ _EXAMPLES = (
 @click.pass_obj
 def show(session: Session, /, ref: str, place: Path | None) -> None:
     """Show an artifact: its files, inputs, scores and tags, with the history of those."""
+    from ingot.record.artifact import SIGNATURE_NAME
+    from ingot.registry.layout import REPORT_NAME
+    from ingot.registry.push import pushes
+
     output = session.output
     registry = opened(place)
     entry = found(output, registry, ref)
     history = [one for one in registry.tags().history if one.identity == entry.identity or one.tag in entry.tags]
-    output.lines([*_lines(entry), *(line("", f"{one.time} {_tagging(one.tag, one.identity)}") for one in history)])
+    report, pushed = (
+        registry.layout.records / entry.identity / REPORT_NAME,
+        pushes(registry.layout.records / entry.identity),
+    )
+    output.lines(_lines(entry))
+    output.lines(line("", f"{one.time} {_tagging(one.tag, one.identity)}") for one in history)
+    output.lines([line("Report", str(report))] if report.is_file() else [])
+    output.lines(
+        line("Pushed" if number == 0 else "", f"{one['at']} {one['target']}, commit {str(one['commit'])[:SHOWN]}")
+        for number, one in enumerate(pushed)
+    )
+    signed = (registry.folder(entry) / SIGNATURE_NAME).is_file()
+    output.lines([line("Signed", "`ingot verify --signature` tells by whom")] if signed else [])
     output.essence(entry.identity)
     output.result(
         verb="registry show", **entry_json(entry),
         tag_history=[{"tag": one.tag, "identity": one.identity, "time": one.time} for one in history],
+        report=str(report) if report.is_file() else None, pushes=list(pushed), signed=signed,
     )  # fmt: skip
 
 
