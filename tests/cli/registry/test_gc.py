@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.registry.conftest import Ingot
 from tests.registry.conftest import Library
-from tests.registry.shelf import content_of
+from tests.registry.shelf import content_of, variant
 
 
 def whole(library: Library) -> dict[str, tuple[int, bytes]]:
@@ -113,6 +113,14 @@ def test_what_could_not_be_made_again_is_refused_and_told_and_no_failure(
     assert library.folder("support-v1").is_dir()
     found = ingot("gc", "--keep-newest", "0", "--name", "support-v1", "--yes", "--search", str(tmp_path), "--json")
     assert found.last["freed"] == ["support-v1"]
+
+
+def test_a_hub_that_cannot_be_reached_has_nothing(ingot: Ingot, library: Library) -> None:
+    lost = variant(library.folder("support-v1"), library.folder("lost"), version="lost")
+    assert lost.is_dir()
+    said = ingot("gc", "--keep-newest", "0", "--name", "lost", "--yes", "--hub", "--json")
+    assert (said.code, said.last["freed"], said.last["refused"]) == (0, [], 1)
+    assert lost.is_dir()
 
 
 @pytest.mark.parametrize("damage", ["tags", "record"])
