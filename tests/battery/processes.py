@@ -24,8 +24,8 @@ T = TypeVar("T")
 #: Tries in parallel: the machine that the figures were planned for has two cores.
 WORKERS = 2
 _PRELOAD = ["ingot.merge", "ingot.engine.run", "ingot.record.record", "ingot.cli.app", "ingot.cli.progress",
-            "ingot.plan.render", "ingot.registry.collect", "tests.battery.processes", "tests.storage.faulty_disk",
-            "tests.toy"]  # fmt: skip
+            "ingot.plan.render", "ingot.registry.collect", "ingot.release.run", "ingot.validate.run",
+            "tests.battery.processes", "tests.storage.faulty_disk", "tests.toy"]  # fmt: skip
 _PATH = os.pathsep.join(map(str, (Path(ingot.errors.__file__).parents[1], Path(__file__).parents[2])))
 
 _context = multiprocessing.get_context("forkserver")
