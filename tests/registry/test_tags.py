@@ -50,17 +50,17 @@ def test_a_line_without_an_end_is_cut_off_by_the_next(tmp_path: Path, cut: int) 
     assert read_tags(path).current == {"champion": ONE, "next": TWO}
 
 
-def test_each_changed_bit_of_a_line_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_bit_in_any_byte_of_a_line_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "tags.jsonl"
     append_tags(DISK, path, [("champion", ONE)])
     append_tags(DISK, path, [("second", TWO)])
     good = path.read_bytes()
-    for bit in range(8 * (good.index(b"\n") + 1)):
+    for at in range(good.index(b"\n") + 1):
         data = bytearray(good)
-        data[bit // 8] ^= 1 << bit % 8
+        data[at] ^= 1 << at % 8
         path.write_bytes(data)
         tags = read_tags(path)
-        assert tags.damaged, bit
+        assert tags.damaged, at
         assert "champion" not in tags.current
     for line in good.splitlines():
         json.loads(line)
