@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from ingot.registry.places import Places
 from ingot.registry.store import Registry, record_in
 from tests.registry.conftest import Library
 from tests.registry.shelf import content_of, evaluated, variant
-from tests.storage.faulty_disk import FaultyDisk
+from tests.storage.faulty_disk import KEPT, WHENS, Crash, FaultyDisk, When
 
 
 def names(registry: Registry) -> dict[str, State]:
@@ -45,8 +46,27 @@ def test_a_registry_is_made_only_when_asked_and_only_where_nothing_else_is(tmp_p
 
 def test_a_registry_that_was_being_made_when_the_power_went_is_made_whole(tmp_path: Path) -> None:
     Registry.open(tmp_path / "new", create=True)
-    (tmp_path / "new" / "registry.json").unlink()
+    (tmp_path / "new" / "registry.json").rename(tmp_path / "new" / ".registry.json.ingot-part")
     assert Registry.open(tmp_path / "new", create=True).entries() == []
+
+
+def test_many_may_make_it_at_once(tmp_path: Path) -> None:
+    for number in range(10):
+        with ThreadPoolExecutor(8) as pool:
+            opened = list(pool.map(lambda path: Registry.open(path, create=True), [tmp_path / f"new-{number}"] * 8))
+        assert [registry.entries() for registry in opened] == [[]] * 8
+
+
+@pytest.mark.parametrize("when", WHENS)
+def test_a_crash_while_it_is_made_does_not_stop_the_next(tmp_path: Path, when: When) -> None:
+    (tmp_path / "grave").mkdir()
+    undisturbed = FaultyDisk(tmp_path / "grave")
+    Registry.open(tmp_path / "undisturbed", create=True, disk=undisturbed)
+    for number in range(len(undisturbed.operations)):
+        disk = FaultyDisk(tmp_path / "grave", crash_at=number, when=when, fate=KEPT)
+        with pytest.raises(Crash):
+            Registry.open(tmp_path / f"new-{number}", create=True, disk=disk)
+        assert Registry.open(tmp_path / f"new-{number}", create=True).entries() == []
 
 
 def test_another_version_is_refused(library: Library) -> None:

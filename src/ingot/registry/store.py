@@ -60,13 +60,10 @@ class Registry:
         """The registry at `place`, or at the default one.
 
         Raises:
-            UsageError: there is none, and `create` is not set; or the directory is something else.
+            UsageError: there is none, and `create` is not set; or the place holds something else.
             OutputError, ResourceError: it cannot be made.
         """
-        root = place or default_place()
-        if root is None:
-            raise UsageError("there is no home directory for a registry", hint="Pass --registry DIR.")
-        layout, disk = Layout(Path(os.path.abspath(root))), disk or PosixDisk()
+        layout, disk = _layout(place), disk or PosixDisk()
         if layout.marker.is_file():
             if layout.marker.read_bytes() != MARKER:
                 raise UsageError("the registry is of another version", where=layout.marker,
@@ -81,6 +78,15 @@ class Registry:
                 hint="`ingot release RECIPE.yaml` or `ingot registry add ARTIFACT` makes it; --registry names another.",
             )  # fmt: skip
         return cls(layout, disk)
+
+    @classmethod
+    def to_be(cls, place: Path | None = None) -> Registry:
+        """As `open`; where there is none yet, the empty one that `create` would make. Makes nothing."""
+        layout = _layout(place)
+        if layout.marker.is_file():
+            return cls.open(layout.root)
+        _check_place(layout)
+        return cls(layout)
 
     # -- looking
 
@@ -373,16 +379,38 @@ def _folders(path: Path) -> list[str]:
     return [name for name in _names(path) if not name.startswith(".") and (path / name).is_dir()]
 
 
+def _layout(place: Path | None) -> Layout:
+    root = place or default_place()
+    if root is None:
+        raise UsageError("there is no home directory for a registry", hint="Pass --registry DIR.")
+    return Layout(Path(os.path.abspath(root)))
+
+
+def _check_place(layout: Layout) -> None:
+    """Raises UsageError: no registry can be made there, because something else is."""
+    for path in (layout.root, *layout.root.parents):
+        if os.path.lexists(path):
+            if not path.is_dir():
+                raise UsageError("a registry is a directory, and this is none", where=path,
+                                 hint="Name another with --registry DIR.")  # fmt: skip
+            break
+    ours = {layout.lock.name, *(folder.name for folder in layout.folders)}
+    strange = {name for name in _names(layout.root) if not name.startswith(f".{layout.marker.name}.")} - ours
+    if layout.marker.name in strange:
+        return  # another process made it just now
+    if strange:
+        raise UsageError("this directory holds something else, so no registry is made in it", where=layout.root,
+                         found=min(strange), hint="Name an empty or a new directory.")  # fmt: skip
+
+
 def _make(layout: Layout, disk: Disk) -> None:
     """The folders, and the marker last."""
-    if layout.root.exists() and any(name != layout.lock.name for name in os.listdir(layout.root)):
-        unknown = set(os.listdir(layout.root)) - {folder.name for folder in layout.folders}
-        if unknown:
-            raise UsageError("this directory holds something else, so no registry is made in it", where=layout.root,
-                             found=min(unknown), hint="Name an empty or a new directory.")  # fmt: skip
+    _check_place(layout)
     for folder in layout.folders:
         _make_folder(disk, folder)
-    replace_file(disk, layout.marker, MARKER)
+    with Registry(layout, disk).changing():  # another process may make it, too
+        if not layout.marker.is_file():
+            replace_file(disk, layout.marker, MARKER)
 
 
 def _make_folder(disk: Disk, folder: Path) -> None:
