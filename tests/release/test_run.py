@@ -173,7 +173,7 @@ def test_a_format_that_fails_its_gate_is_kept_out_and_the_others_go_on(shop: Sho
     result = shop.release()
     assert result.published == ()
     assert isinstance(result.kept_out["toy-v1.0"], CheckFailed)
-    assert "--min-survival" in str(result.kept_out["toy-v1.0"])
+    assert "min_survival" in str(result.kept_out["toy-v1.0"])
     assert (shop.published(), shop.waiting()) == ([], ["toy-v1.0", "toy-v1.0.html"])
 
 

@@ -17,6 +17,7 @@ from ingot.release.strict_yaml import Document, Path
 Form = TypeVar("Form", bound=msgspec.Struct)
 #: How many faults one message lists.
 _LISTED = 12
+_VERSION = "The number is the recipe format's version, not ingot's; a newer one needs `pip install -U ingot-merge`."
 #: msgspec's words, longest first, in ours.
 _KINDS = {
     "`str` matching regex '^[A-Za-z0-9][A-Za-z0-9._+-]*$'": 'letters, digits and . _ + -, such as "1.2"',
@@ -79,6 +80,9 @@ class _Walk:
 
     def value(self, value: Any, kind: Any, path: Path) -> Any:
         kinds = _alternatives(kind)
+        if value is None and not path:
+            self._fault(path, "the recipe is empty", hint="Write one with `ingot init BASE ADAPTER -o RECIPE.yaml`.")
+            return None
         if value is None:
             self._fault(path, "there is no value", hint="Give one, or leave the key out.")
             return None
@@ -122,7 +126,7 @@ class _Walk:
             takes_text = any(_bare(one) is str for one in kinds)
             raw = self.document.texts.get(path)
             if allowed:
-                hint = _near(str(value), allowed)
+                hint = _VERSION if path == ("ingot",) else _near(str(value), allowed)
                 self._fault(path, "there is no such value", ", ".join(allowed), _shown(value), hint)
             elif takes_text and raw is not None and not isinstance(value, str):
                 hint = f'Quote it: "{raw}". Without quotes YAML reads another thing than text.'

@@ -14,7 +14,7 @@ from ingot.errors import UsageError
 from ingot.kernels.spelling import DTYPES, TORCH
 from ingot.merge import Job, Wanted, cores, prepare_formats
 from ingot.merge.made import made_before
-from ingot.merge.running import check_room
+from ingot.merge.running import check_room, checked_device
 from ingot.record.form import Release
 from ingot.registry.entry import Entry, State
 from ingot.registry.places import Places, places_of
@@ -23,8 +23,10 @@ from ingot.registry.tags import check_tag
 from ingot.release.form import FormatForm
 from ingot.release.pushing import check_targets
 from ingot.release.recipe import Recipe
+from ingot.release.wording import recipe_words
 from ingot.validate.gates import Limits
 from ingot.validate.models.llama_process import runtime
+from ingot.validate.reading import check_reading
 from ingot.validate.request import Checked, Request, check
 
 
@@ -127,17 +129,19 @@ def planned(
         MissingComponent: a library is not installed.
         BaseError, AdapterError, MismatchError, UnsafeInputError: what a merge raises before it begins.
     """
-    _check_tags(recipe)
-    check_targets(recipe)
-    request = _request(recipe, registry, device, jobs)
-    names = [recipe.artifact_name(form) for form in recipe.formats]
-    paths = [registry.layout.work / name for name in names]
-    options = recipe.options_for(recipe.formats[0])
-    wanted = [
-        Wanted(path, recipe.options_for(form).gguf, _path(form.imatrix), _path(form.llama_cpp))
-        for form, path in zip(recipe.formats, paths, strict=True)
-    ]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(recipe_words())
+        _check_tags(recipe)
+        checked_device(device)
+        check_targets(recipe)
+        request = _request(recipe, registry, device, jobs)
+        names = [recipe.artifact_name(form) for form in recipe.formats]
+        paths = [registry.layout.work / name for name in names]
+        options = recipe.options_for(recipe.formats[0])
+        wanted = [
+            Wanted(path, recipe.options_for(form).gguf, _path(form.imatrix), _path(form.llama_cpp))
+            for form, path in zip(recipe.formats, paths, strict=True)
+        ]
         opened = prepare_formats(recipe.base.model, recipe.weighted, options, wanted, jobs=jobs)
         for job in opened:
             stack.callback(job.close)
@@ -147,7 +151,14 @@ def planned(
         )
         plan = ReleasePlan(recipe, registry, artifacts, request)
         check_room([one.job for one in plan.to_make])
+        _check_reading(plan)
         yield plan
+
+
+def looked_again(plan: ReleasePlan) -> ReleasePlan:
+    """The plan with what the registry has of it by now. Raises OutputError: another artifact has a name of it."""
+    again = (_artifact(plan.recipe, plan.registry, one.form, one.name, one.job) for one in plan.artifacts)
+    return replace(plan, artifacts=tuple(again))
 
 
 def checked(plan: ReleasePlan, artifacts: Sequence[Artifact]) -> Checked:
@@ -209,6 +220,14 @@ def _request(recipe: Recipe, registry: Registry, device: str, jobs: int | None) 
     if any(form.format != "safetensors" for form in recipe.formats) and (asked.samples or asked.tasks):
         runtime()
     return request
+
+
+def _check_reading(plan: ReleasePlan) -> None:
+    """Raises BaseError, UsageError: what is to be validated reads no prompts, which would be found after the merge."""
+    request = plan.request
+    asks = request is not None and (request.samples or request.harness)
+    if request is not None and asks and any(one.published is None for one in plan.artifacts):
+        check_reading(request.reference, chat=request.chat and _is_sum(plan.recipe))
 
 
 def _is_sum(recipe: Recipe) -> bool:

@@ -16,9 +16,24 @@ from ingot.validate.request import Bar
 
 
 def check_targets(recipe: Recipe) -> None:
-    """Raises UsageError: a target is none, or two artifacts would go to one place of the Hub."""
+    """What can be known of the targets before anything is made; asks no server.
+
+    Raises:
+        UsageError: a target is none, two artifacts would go to one place of the Hub, or no MLflow server is told.
+        OutputError: there is no token for the Hub.
+        MissingComponent: the mlflow library is not installed.
+    """
     for template in recipe.publish.push:
         targets = [parse_target(recipe.filled(template, form)) for form in recipe.formats]
+        if isinstance(targets[0], HubTarget):
+            from ingot.registry.push.hub_look import need_token
+
+            need_token(targets[0])
+        else:
+            from ingot.registry.push.mlflow import check_mlflow
+
+            for target in targets:
+                check_mlflow(str(target))
         if len(set(targets)) < len(targets) and isinstance(targets[0], HubTarget):
             raise UsageError("several artifacts would go to one repository, which holds one", where="$.publish.push",
                              found=template, hint="Put {name} or {format} in it.")  # fmt: skip

@@ -183,7 +183,8 @@ class _Resolving:
             return question()
         except UsageError as error:
             what = re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), error.what)
-            hint = error.hint and re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), error.hint)
+            own = None if error.hint == UsageError.default_hint else error.hint
+            hint = own and re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), own)
             self.faults.append(Fault(path, what, error.expected, error.found, hint))
             return None
 

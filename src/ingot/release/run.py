@@ -8,20 +8,22 @@ publish     those that passed every gate: work/NAME -> artifacts/NAME, tags, kep
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from ingot.errors import CheckFailed, IngotError, Interrupted
+from ingot.errors import CheckFailed, IngotError, Interrupted, OutputError
 from ingot.merge import run_together
 from ingot.record import Record, add_evaluation
 from ingot.record.relabel import relabel
 from ingot.registry.entry import Entry
 from ingot.registry.keeping import Kept, keep_files, keep_small
 from ingot.registry.layout import REPORT_NAME
-from ingot.registry.store import remove_tree
-from ingot.release.planning import Artifact, ReleasePlan, checked
+from ingot.registry.store import Registry, remove_tree
+from ingot.release.planning import Artifact, ReleasePlan, checked, looked_again
 from ingot.release.pushing import push, targets_of
+from ingot.release.wording import as_key
 from ingot.storage import replace_file
 from ingot.validate.gates import judge
 from ingot.validate.report.brief import brief
@@ -60,7 +62,14 @@ def run(
     Raises:
         Interrupted, ResourceError, InputChangedError, ...: what ends all of it; the same call goes on.
     """
-    stop = stop or threading.Event()
+    registry = Registry.open(plan.registry.layout.root, create=True)
+    with _alone(registry, plan):
+        return _run(
+            looked_again(replace(plan, registry=registry)), talk, bar, device, restart, stop or threading.Event()
+        )
+
+
+def _run(plan: ReleasePlan, talk: Talk, bar: Bar, device: str, restart: bool, stop: threading.Event) -> Result:
     kept_out: dict[str, IngotError] = {}
     if restart:
         for one in plan.artifacts:
@@ -84,6 +93,22 @@ def run(
         talk.pushed(entry, target, push(plan.registry, entry, target, bar, stop, talk.say))
     now = {entry.identity: entry for entry in plan.registry.entries()}
     return Result(tuple(now[entry.identity] for entry in entries), kept_out)
+
+
+@contextmanager
+def _alone(registry: Registry, plan: ReleasePlan) -> Iterator[None]:
+    """One release of a name at a time. Raises OutputError where another process makes one of them."""
+    with ExitStack() as stack:
+        for name in sorted(one.name for one in plan.artifacts):
+            path = registry.layout.work / f".{name}.release-lock"
+            try:
+                stack.callback(registry.disk.lock(path).release)
+            except OutputError as error:
+                if not isinstance(error.__cause__, BlockingIOError):
+                    raise
+                raise OutputError("another release makes this artifact", where=name,
+                                  hint="Wait for it to end; then run the same command again.") from error  # fmt: skip
+        yield
 
 
 # -- make
@@ -185,7 +210,7 @@ def _failure(artifact: Artifact, found: dict[str, Any] | None) -> IngotError | N
         return None
     more = f"; and {len(failed) - 1} more" if len(failed) > 1 else ""
     return CheckFailed(
-        f"a gate failed: {failed[0]['name']}: {failed[0]['said']}{more}", where=artifact.name,
+        f"a gate failed: {as_key(failed[0]['name'])}: {failed[0]['said']}{more}", where=artifact.name,
         hint=f"Look at {artifact.report}; change the recipe's gates, or the format, and run it again.",
     )  # fmt: skip
 

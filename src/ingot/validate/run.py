@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from ingot.errors import Interrupted
+from ingot.errors import BaseError, Interrupted
 from ingot.validate.answers.metrics import Metric
 from ingot.validate.answers.samples import SampleFile
 from ingot.validate.from_files import subject_of, tokens_against, tokens_of, weights_of
@@ -24,6 +24,7 @@ from ingot.validate.gates import judge
 from ingot.validate.gguf_files import GgufModel
 from ingot.validate.model import Model, Progress, Unsupported
 from ingot.validate.predictions.rows import ONE_BY_ONE, PROBABILITIES, TOKENS, Rows, rows_of
+from ingot.validate.reading import WITHOUT
 from ingot.validate.request import Bar, Checked, Side
 from ingot.validate.result import Candidate, Evaluation, HarnessScore, Subject, Task, Tokens
 from ingot.validate.spec import Kind, Located
@@ -141,7 +142,10 @@ class _Run:
             )
         from ingot.validate.models.whole import Whole
 
-        return Whole.open(side.located, dtype=self._request.dtype, device=self._request.device)
+        try:
+            return Whole.open(side.located, dtype=self._request.dtype, device=self._request.device)
+        except Unsupported as why:
+            raise BaseError(f"the model cannot be asked anything: {why}", where=side.name, hint=WITHOUT) from why
 
     def _ask(self, number: int | None, side: Side, model: Model) -> _Said:
         said = _Said(model.subject)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ingot.record import Record
     from ingot.registry.entry import Entry
     from ingot.registry.keeping import Kept
-    from ingot.registry.store import Registry
     from ingot.release.planning import Artifact, ReleasePlan
     from ingot.release.run import Result
     from ingot.validate.result import Evaluation
@@ -70,8 +69,7 @@ def release(
         raise UsageError("RECIPE.yaml is empty", found=repr(recipe))
     asked = read_recipe(Path(recipe))
     where = place or (Path(asked.publish.registry) if asked.publish.registry else None)
-    registry = _registry_to_be(where) if dry_run else Registry.open(where, create=True)
-    with planned(asked, registry, device=device, jobs=jobs) as plan:
+    with planned(asked, Registry.to_be(where), device=device, jobs=jobs) as plan:
         _show_plan(output, plan, verbose)
         if dry_run:
             output.result(verb="release", dry_run=True, **_plan_json(plan))
@@ -80,18 +78,6 @@ def release(
         with session.stopper.watched() as stop:
             result = run(plan, talk, bars(output), device=device, restart=restart, stop=stop)
         _show_verdict(output, plan, result)
-
-
-def _registry_to_be(place: Path | None) -> Registry:
-    """For a dry run: the registry, or one that is not there yet."""
-    from ingot.registry.layout import Layout, default_place
-    from ingot.registry.store import Registry
-
-    where = place or default_place()
-    if where is None:
-        raise UsageError("there is no home directory for a registry", hint="Pass --registry DIR.")
-    layout = Layout(where.absolute())
-    return Registry.open(where) if layout.root.exists() else Registry(layout)
 
 
 def _show_plan(output: Output, plan: ReleasePlan, verbose: bool) -> None:

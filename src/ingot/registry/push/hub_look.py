@@ -88,10 +88,15 @@ def look(
         ResourceError: the Hub cannot be reached, or cannot answer now.
         InputChangedError: a file of the artifact is not what its record says.
     """
-    if get_token() is None:
-        raise OutputError("there is no token for the Hub", where=target, hint=LOGIN)
+    need_token(target)
     with well_behaved(say), translated(target):
         return look_with(api_at(endpoint), parcel, target, private, create, delete_others)
+
+
+def need_token(target: HubTarget) -> None:
+    """Raises OutputError: nobody is logged in."""
+    if get_token() is None:
+        raise OutputError("there is no token for the Hub", where=target, hint=LOGIN)
 
 
 def api_at(endpoint: str | None) -> HfApi:

@@ -75,6 +75,18 @@ class Registered:
         }  # fmt: skip
 
 
+def check_mlflow(target: str) -> None:
+    """What can be known of a target without asking the server.
+
+    Raises:
+        UsageError: no server is told, or the target cannot be one.
+        MissingComponent: mlflow is not installed.
+    """
+    ModelName.parse(target)
+    with opened_client(None):
+        pass
+
+
 def push_to_mlflow(
     artifact: Path,
     target: str,
