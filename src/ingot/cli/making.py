@@ -188,6 +188,9 @@ def _say_next(output: Output, target: Path, job: Job) -> None:
     """The commands that a person types now."""
     name = str(target)
     output.say()
+    better = _better_name(target, job)
+    if better is not None:
+        output.say(_line("Name", f"{target.name} says nothing of what is in it; {better} would"))
     output.say(_line("Verify", f"ingot verify {shlex.quote(name)} --read"))
     if job.document is not None:
         first = target / job.document.formats[0].files[0].name
@@ -197,3 +200,12 @@ def _say_next(output: Output, target: Path, job: Job) -> None:
     causal = model_class is None or model_class.endswith(("ForCausalLM", "LMHeadModel"))
     loader = "AutoModelForCausalLM" if causal else model_class
     output.say(_line("Load", f"transformers.{loader}.from_pretrained({name!r}, dtype='auto')"))
+
+
+def _better_name(target: Path, job: Job) -> str | None:
+    """For an output that is called `final` or `merged-model`; None for others."""
+    from ingot.release.form import AdapterForm, BaseForm
+    from ingot.release.names import suggest
+
+    adapters = [AdapterForm(one.location.name) for one in job.adapters]
+    return suggest(target.resolve().name, BaseForm(job.base.location.name), adapters)
