@@ -64,9 +64,8 @@ def run(
     """
     registry = Registry.open(plan.registry.layout.root, create=True)
     with _alone(registry, plan):
-        return _run(
-            looked_again(replace(plan, registry=registry)), talk, bar, device, restart, stop or threading.Event()
-        )
+        now = looked_again(replace(plan, registry=registry))
+        return _run(now, talk, bar, device, restart, stop or threading.Event())
 
 
 def _run(plan: ReleasePlan, talk: Talk, bar: Bar, device: str, restart: bool, stop: threading.Event) -> Result:
@@ -90,7 +89,8 @@ def _run(plan: ReleasePlan, talk: Talk, bar: Bar, device: str, restart: bool, st
     _tag(plan, entries)
     for entry, target in targets_of(plan.recipe, entries):
         _check(stop)
-        talk.pushed(entry, target, push(plan.registry, entry, target, bar, stop, talk.say))
+        with _published_all_the_same():
+            talk.pushed(entry, target, push(plan.registry, entry, target, bar, stop, talk.say))
     now = {entry.identity: entry for entry in plan.registry.entries()}
     return Result(tuple(now[entry.identity] for entry in entries), kept_out)
 
@@ -243,6 +243,17 @@ def _tag(plan: ReleasePlan, entries: Sequence[Entry]) -> None:
         (plan.recipe.filled(template, one.form), by_name[one.name])
         for template in plan.recipe.publish.tags for one in plan.artifacts if one.name in by_name
     )  # fmt: skip
+
+
+@contextmanager
+def _published_all_the_same() -> Iterator[None]:
+    """A push that fails says that the rest is done."""
+    try:
+        yield
+    except IngotError as error:
+        done = "In this registry all is published; the same command goes on with the push."
+        error.hint = f"{error.hint} {done}" if error.hint else done
+        raise
 
 
 def _check(stop: threading.Event) -> None:

@@ -11,7 +11,9 @@ import msgspec
 from ingot.errors import IngotError, UsageError
 from ingot.release.form import FormatForm, GatesForm, MergeForm, ValidateForm
 
-_OPTION = re.compile(r"`?--([a-z][a-z0-9-]*)(?: [A-Z]+(?:\.[a-z]+)?)?`?")
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)(?: [A-Z]+(?:\.[a-z]+)?)?")
+#: What stands in backquotes is a command, which stays as it is, or an option by itself.
+_PARTS = re.compile(rf"`[^`]*`|{_OPTION.pattern}")
 #: Options that are called otherwise than their keys.
 _OTHERS = {"weight": "adapters[].weight", "base-as": "merge.base_as", "component": "merge.component"}
 
@@ -45,7 +47,12 @@ def as_key(text: str) -> str:
     """
     for said, here in _SAID.items():
         text = text.replace(said, here)
-    return _OPTION.sub(lambda found: f"`{_KEYS[found[1]]}`" if found[1] in _KEYS else found[0], text)
+    return _PARTS.sub(lambda part: _key_of(part[0].strip("`")) or part[0], text)
+
+
+def _key_of(text: str) -> str | None:
+    found = _OPTION.fullmatch(text)
+    return f"`{_KEYS[found[1]]}`" if found and found[1] in _KEYS else None
 
 
 @contextmanager
