@@ -27,6 +27,7 @@ from ingot.release.recipe import read_recipe
 from ingot.release.run import Result, run
 from ingot.storage.disk import PosixDisk
 from tests.cli.toys import make_adapter, make_base
+from tests.storage.faulty_disk import FaultyDisk
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -144,6 +145,21 @@ def test_formats_of_one_release_are_artifacts_of_their_own_with_the_bytes_that_e
             job.run()
         assert entry.place is not None
         assert bytes_of(Path(entry.place)) == bytes_of(target)
+
+
+def test_every_file_of_a_release_is_made_by_the_registrys_disk(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "release.yaml"
+    file.write_text(yaml.safe_dump(shop.recipe))
+    (tmp_path / "grave").mkdir()
+    disk = FaultyDisk(tmp_path / "grave")
+    registry = Registry.open(tmp_path / "registry", create=True, disk=disk)
+    with planned(read_recipe(file), registry, jobs=1) as plan:
+        run(plan, shop.listener, no_bar)
+    assert disk.operations.count(("rename", "toy-v1.0")) == 2  # made in work/, and published
+    made = {name for kind, name in disk.operations if kind in ("rename", "clone")}
+    assert made >= {"ingot.json", "adapter_model.safetensors"} | {
+        path.name for path in (tmp_path / "registry/artifacts/toy-v1.0").iterdir()
+    }
 
 
 def test_what_is_published_is_not_made_again(shop: Shop) -> None:

@@ -62,7 +62,7 @@ def run(
     Raises:
         Interrupted, ResourceError, InputChangedError, ...: what ends all of it; the same call goes on.
     """
-    registry = Registry.open(plan.registry.layout.root, create=True)
+    registry = Registry.open(plan.registry.layout.root, create=True, disk=plan.registry.disk)
     with _alone(registry, plan):
         now = looked_again(replace(plan, registry=registry))
         return _run(now, talk, bar, device, restart, stop or threading.Event())
