@@ -19,7 +19,7 @@ from tests.battery.figure import Count, Figure, Report
 ITEMS = (
     "crash_points", "failing_writes", "full_disk", "kills", "signals", "resume_state", "concurrency", "truncation",
     "header_bits", "evil", "nonfinite", "rot", "permissions", "determinism", "memory", "evidence",
-    "registry_gc", "registry_index", "release_kills",
+    "registry_gc", "registry_index", "release_kills", "rebuild_after_gc",
 )  # fmt: skip
 QUICK = 0.1
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +23,15 @@ from ingot.errors import IngotError
 from ingot.registry.layout import Layout
 from tests.battery.figure import Count, Figure, Report, counted, scaled, thinned
 from tests.battery.processes import WORKERS, ended, forked, parallel, started
-from tests.battery.release_shop import Expected, ReleaseShop, demo_shop, fault_of, small_shop, unfinished
+from tests.battery.release_shop import (
+    Expected,
+    ReleaseShop,
+    demo_shop,
+    fault_of,
+    folder_of_releases,
+    small_shop,
+    unfinished,
+)
 from tests.battery.workshop import scratch
 from tests.storage.faulty_disk import FATES, KEPT, WHENS, Crash, Fate, FaultyDisk, When
 
@@ -41,29 +46,17 @@ Point = tuple[int, When, Fate]
 
 
 def run(scale: float, report: Report) -> Figure:
-    with _folder() as root:
+    with folder_of_releases() as root:
         shop = small_shop(root)
         expected = shop.expected()
         counts = _crashes(shop, expected, scale, report)
         if scale < SMALL_SAMPLE:
             return _processes(shop, expected, counts, _rows(1, [signal.SIGKILL]), report)
-    with _folder() as root:
+    with folder_of_releases() as root:
         shop = demo_shop(root)
         rows = _rows(scaled(KILLS, scale), [signal.SIGKILL])
         rows += _rows(scaled(SIGNALS, scale, 2), [signal.SIGINT, signal.SIGTERM])
         return _processes(shop, shop.expected(), counts, rows, report)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    root = Path(tempfile.mkdtemp(prefix="ingot-battery-"))
-    try:
-        yield root
-    finally:
-        for folder in root.rglob("adapters/*"):  # kept, so they are read-only
-            if folder.is_dir() and not folder.is_symlink():
-                folder.chmod(0o755)
-        shutil.rmtree(root, ignore_errors=True)
 
 
 # -- a disk that dies

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,19 @@ class ReleaseShop:
         fault = unfinished(root, found)
         assert fault is None, fault
         return found
+
+
+@contextmanager
+def folder_of_releases() -> Iterator[Path]:
+    """A directory that is gone afterwards, with the adapters that were kept in it."""
+    root = Path(tempfile.mkdtemp(prefix="ingot-battery-"))
+    try:
+        yield root
+    finally:
+        for folder in root.rglob("adapters/*"):  # kept, so they are read-only
+            if folder.is_dir() and not folder.is_symlink():
+                folder.chmod(0o755)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def demo_shop(root: Path) -> ReleaseShop:
