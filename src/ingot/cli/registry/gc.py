@@ -11,7 +11,7 @@ import click
 
 from ingot.cli.arguments import output_flags
 from ingot.cli.framework import RUN, Option, Verb
-from ingot.cli.registry.common import opened, registry_option, size
+from ingot.cli.registry.common import line, opened, registry_option, size
 from ingot.errors import UsageError
 from ingot.plan.figures import counted, nbytes_text
 
@@ -42,7 +42,7 @@ _EXAMPLES = (
               help="Look only at artifacts of this name; * stands for anything.")  # fmt: skip
 @click.option("-n", "--dry-run", cls=Option, group=RUN, is_flag=True, help="Show what would be freed; change nothing.")
 @click.option("--search", cls=Option, group=RUN, multiple=True, metavar="DIR",
-              help="Look here too for inputs, by content; may be repeated.")  # fmt: skip
+              help="Look for inputs in this folder too, with all below it; may be repeated.")  # fmt: skip
 @click.option("--hub", cls=Option, group=RUN, is_flag=True,
               help="What the Hub has at the recorded commit, with the same digest, counts as found.")  # fmt: skip
 @click.option("-y", "--yes", cls=Option, group=RUN, is_flag=True, help="Free without asking.")
@@ -123,7 +123,7 @@ def _freed(
 
     def tell(entry: Entry) -> None:
         output.event("freed", name=entry.name, identity=entry.identity, nbytes=entry.facts.nbytes)
-        output.say(f"Freed {entry.name}, {size(entry)}")
+        output.say(line("Freed", f"{entry.name}  {size(entry)}"))
 
     with session.stopper.watched() as stop:
         final = collect(registry, policy, replace(looking, stop=stop), wanted, tell)

@@ -10,7 +10,7 @@ import click
 
 from ingot.cli.arguments import jobs_option, output_flags
 from ingot.cli.framework import RESULT, Option, Verb
-from ingot.cli.registry.common import REF, checked_ref, found, opened, registry_option
+from ingot.cli.registry.common import REF, checked_ref, found, line, opened, registry_option
 from ingot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _EXAMPLES = (
 @click.option("--delete-others", cls=Option, group=RESULT, is_flag=True,
               help="Delete what the repository holds beside the artifact, in the same commit.")  # fmt: skip
 @click.option("--message", cls=Option, group=RESULT, metavar="TEXT", help="The commit's message.")
-@click.option("--dry-run", cls=Option, is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("-n", "--dry-run", cls=Option, is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--verify/--no-verify", cls=Option, default=True, show_default=True,
               help="Read every byte before the first is sent. Else a damaged file is found on its way.")  # fmt: skip
 @click.option("--read-back", cls=Option, is_flag=True,
@@ -131,7 +131,7 @@ def _to_mlflow(session: Session, path: Path, target: str, tracking_uri: str | No
 
     with session.stopper.watched() as stop:
         made = push_to_mlflow(path, target, tracking_uri=tracking_uri, source=source, stop=stop)
-    session.output.lines([f"{made['target']}: version {made['version']}, {made['source']}"], headings=False)
+    session.output.lines([line("Registered", f"{made['target']}: version {made['version']}, {made['source']}")])
     session.output.essence(str(made["version"]))
     session.output.result(verb="registry push", **made)
 
@@ -217,11 +217,11 @@ def _show_prospect(output: Output, prospect: Prospect) -> None:
     from ingot.plan.figures import nbytes_text
 
     visibility = {True: "private", False: "public", None: "of unknown visibility"}[prospect.private]
-    output.lines([f"{prospect.target}: {'there' if prospect.exists else 'to be made'}, {visibility}"], headings=False)
+    output.lines([line("Target", f"{prospect.target}: {'there' if prospect.exists else 'to be made'}, {visibility}")])
     for file in prospect.parcel.files:
         word = "send" if file in prospect.send else "there"
-        output.lines([f"{word:<8}{file.name}  {nbytes_text(file.nbytes)}"])
-    output.lines(f"{'delete':<8}{name}" for name in prospect.delete)
+        output.lines([line(word, f"{file.name}  {nbytes_text(file.nbytes)}")])
+    output.lines(line("delete", name) for name in prospect.delete)
     output.essence(str(prospect.nbytes))
     output.result(verb="registry push", dry_run=True, **prospect.as_json())
 
@@ -236,6 +236,7 @@ def _show(output: Output, pushed: Pushed) -> None:
     )
     output.lines(f"{'deleted':<14} {name}" for name in pushed.deleted)
     verdict = f"{nbytes_text(pushed.nbytes_sent)} sent" if pushed.changed else "all of it was already there"
-    output.lines(["", f"{pushed.target}: {verdict}; commit {pushed.commit}", pushed.url], headings=False)
+    output.lines(["", line("Pushed", f"{pushed.target}: {verdict}"), line("Commit", pushed.commit),
+                  line("Page", pushed.url)])  # fmt: skip
     output.essence(pushed.commit)
     output.result(verb="registry push", dry_run=False, **pushed.as_json())

@@ -31,7 +31,7 @@ _EXAMPLES = (
 @click.option("-o", "--output", "target", cls=Option, group=RUN, metavar="DIR",
               help="Where to make it; default: in the registry.")  # fmt: skip
 @click.option("--search", cls=Option, group=RUN, metavar="DIR", multiple=True,
-              help="A folder to search for inputs, with all below it.")  # fmt: skip
+              help="Look for inputs in this folder too, with all below it; may be repeated.")  # fmt: skip
 @click.option("--base", cls=Option, group=RUN, metavar="BASE", help="Where the base is now.")
 @click.option("--adapter", "adapters", cls=Option, group=RUN, metavar="ADAPTER", multiple=True,
               help="Where an adapter is now; once for each, in the order of the merge.")  # fmt: skip

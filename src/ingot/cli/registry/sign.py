@@ -12,7 +12,7 @@ import click
 
 from ingot.cli.arguments import output_flags
 from ingot.cli.framework import RUN, Option, Verb
-from ingot.cli.registry.common import REF, checked_ref, found, opened, registry_option
+from ingot.cli.registry.common import REF, checked_ref, found, line, opened, registry_option
 from ingot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def sign(
     total = sum(one.stat().st_size for one in artifact.iterdir() if one.is_file()) if read else 0
     with session.stopper.watched() as stop, Progress(session.output, total, "reading") as progress:
         path = sign_artifact(artifact, signer, read=read, progress=progress, stop=stop)
-    session.output.lines([f"signed  {path}" + (" (the older signature is replaced)" if again else "")])
+    session.output.lines([line("Signed", str(path)) + (" (the older signature is replaced)" if again else "")])
     session.output.essence(str(path))
     session.output.result(verb="registry sign", artifact=str(artifact), signature=str(path), read=read)
 
