@@ -21,7 +21,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from ingot.cli import main
-from ingot.errors import AdapterError, IngotError, MismatchError, NonFiniteError, OutputError
+from ingot.errors import AdapterError, IngotError, MismatchError, NonFiniteError, OutputError, UsageError
 from ingot.export_lora import export_lora
 from ingot.merge import prepare
 from ingot.plan.model import GgufOptions, Options
@@ -189,7 +189,7 @@ def test_what_is_no_product_is_refused_and_nothing_is_written(
 
 def test_another_method_and_another_name_are_refused(tmp_path: Path) -> None:
     base, adapter = save_lora("llama", tmp_path)
-    with pytest.raises(OutputError, match=r"ends in \.gguf"):
+    with pytest.raises(UsageError, match=r"ends in \.gguf"):
         export_lora(str(base), str(adapter), tmp_path / "lora.bin")
     (tmp_path / "there.gguf").touch()
     with pytest.raises(OutputError, match="exists"):

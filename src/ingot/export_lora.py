@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingot.adapters.terms import Load, LowRank
-from ingot.errors import AdapterError, NonFiniteError, OutputError
+from ingot.errors import AdapterError, NonFiniteError, UsageError
 from ingot.merge import Job, prepare
 from ingot.naming.placed import PlacedTerm
 from ingot.plan.figures import counted
@@ -25,7 +25,7 @@ from ingot.plan.public import public_name
 from ingot.quantize.gguf.architectures.registry import find_architecture
 from ingot.quantize.gguf.assemble import Array, Assembler, units
 from ingot.quantize.gguf.types import library
-from ingot.quantize.gguf.writing import whole_file
+from ingot.quantize.gguf.writing import check_new_file, whole_file
 from ingot.storage import PosixDisk, replace_file
 from ingot.version import __version__
 
@@ -62,12 +62,13 @@ def export_lora(base: str, adapter: str, target: Path, *, dtype: str = "F32") ->
     Raises:
         AdapterError: the adapter does more than add products of two matrices.
         BaseError: the base's architecture is not written to GGUF here.
-        OutputError: the target exists, or is no .gguf file.
+        UsageError: the target's name does not end in .gguf.
+        OutputError: the target exists, or its directory does not.
     """
     if target.suffix != ".gguf":
-        raise OutputError("the output is one file whose name ends in .gguf", where=target)
-    if target.exists():
-        raise OutputError("the output exists", where=target, hint="Choose another name with -o.")
+        raise UsageError("the output is one file whose name ends in .gguf", where=target,
+                         hint=f"Name it like -o {target.name}.gguf.")  # fmt: skip
+    check_new_file(target)
     with prepare(base, [(adapter, 1.0)], Options()) as job:
         return _export(job, target, dtype)
 

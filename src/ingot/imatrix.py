@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingot.errors import BaseError, Interrupted, OutputError
+from ingot.errors import BaseError, Interrupted, NonFiniteError
 from ingot.quantize.gguf.architecture import GgufTensor
 from ingot.quantize.gguf.architectures.registry import find_architecture
 from ingot.quantize.gguf.types import library
-from ingot.quantize.gguf.writing import whole_file
+from ingot.quantize.gguf.writing import check_new_file, whole_file
 from ingot.storage import PosixDisk, replace_file
 from ingot.validate.answers.samples import read_samples
 from ingot.validate.model import Unsupported
@@ -83,9 +83,9 @@ def compute_imatrix(
 
     Raises:
         BaseError, UsageError, OutputError, MissingComponent, Interrupted.
+        NonFiniteError: the model computes a NaN or an infinity.
     """
-    if target.exists():
-        raise OutputError("the output exists", where=target, hint="Choose another name with -o.")
+    check_new_file(target)
     library()
     texts = read_samples(samples)
     located = locate_spec(parse_spec(model))
@@ -114,9 +114,19 @@ def compute_imatrix(
                 progress(1)
     finally:
         opened.close()
+    _check_finite(sums.found)
     data = _file(sums.found, [file.path.name for file in texts], len(rows))
     replace_file(PosixDisk(), target.absolute(), data)
     return Computed(target, len(data), len(sums.found), len(rows), tokens)
+
+
+def _check_finite(found: dict[str, _Sums]) -> None:
+    for name, sums in found.items():
+        if not bool(sums.squares.isfinite().all()):
+            raise NonFiniteError(
+                "the model computes a NaN or an infinity", where=f"the inputs of {name}",
+                hint="If its weights are finite, try --dtype float32.",
+            )  # fmt: skip
 
 
 def _text(model: Whole, prompt: str, expected: str, *, chat: bool) -> str:

@@ -40,6 +40,6 @@ def quantize(session: Session, /, model: str, **options: Any) -> None:
     how = how_to_make(options)
     gguf, imatrix, llama_cpp = gguf_request(options)
     if gguf is None:
-        raise UsageError("no format was named", hint="Add --to gguf:Q4_K_M, for example.")
+        raise UsageError("no GGUF type was named, and quantize writes nothing else", hint="Add --to gguf:Q4_K_M.")
     asked = Options(gguf=gguf)
     make(session, "quantize", parse_base(model), [], asked, imatrix=imatrix, llama_cpp=llama_cpp, **how)

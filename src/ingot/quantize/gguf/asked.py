@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _POOR = re.compile(r"(Q2|Q3|IQ1|IQ2|IQ3)_")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+#: A signed number of 64 bits has a place for it.
+_MOST_NBYTES = float(1 << 62)
+_SHOWN = 40
+_NAME = "gguf:Q4_K_M and gguf:Q8_0 are the usual ones."
 _LATER = ("awq", "gptq", "fp8", "nvfp4", "mxfp4")
 
 
@@ -26,8 +30,10 @@ def file_types(formats: Sequence[str]) -> tuple[str, ...]:
         UsageError: an unknown format, or safetensors and GGUF together.
     """
     names = [part.strip() for text in formats for part in text.split(",") if part.strip()]
-    if not names or names == ["safetensors"]:
+    if not formats or names == ["safetensors"]:
         return ()
+    if not names:
+        raise UsageError("no format is named", expected="safetensors or gguf:TYPE", found=repr(formats[0]), hint=_NAME)
     from ingot.quantize.gguf.types import FILE_TYPES
 
     found = []
@@ -36,12 +42,14 @@ def file_types(formats: Sequence[str]) -> tuple[str, ...]:
         if kind.lower() == "gguf" and file_type.upper() in FILE_TYPES:
             found.append(file_type.upper())
         elif kind.lower() == "gguf":
-            raise UsageError("no such GGUF type", found=repr(file_type), expected=", ".join(FILE_TYPES))
+            raise UsageError("no such GGUF type", found=repr(file_type), expected=", ".join(FILE_TYPES), hint=_NAME)
         elif kind.lower() == "safetensors":
             raise UsageError("safetensors and GGUF are two artifacts", hint="Run the command once for each.")
         else:
             later = " (int4 and FP8 formats come in a later version)" if kind.lower() in _LATER else ""
-            raise UsageError(f"no such format{later}", found=repr(name), expected="safetensors or gguf:TYPE")
+            raise UsageError(
+                f"no such format{later}", found=repr(name), expected="safetensors or gguf:TYPE", hint=_NAME
+            )
     return tuple(dict.fromkeys(found))
 
 
@@ -60,8 +68,10 @@ def split_nbytes(text: str, name: str) -> int:
     """The bytes of a size such as 4G, 500M or 1000000. Raises UsageError where it is none; `name`: the option's."""
     match = _SIZE.fullmatch(text.strip())
     number = float(match[1]) * _UNITS[match[2].lower()] if match else 0
-    if number < 1:
-        raise UsageError(f"{name} is no size", found=repr(text), expected="a number of bytes such as 4G or 500M")
+    if not 1 <= number < _MOST_NBYTES:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise UsageError(f"{name} is no size", found=repr(shown), expected="a number of bytes",
+                         hint="Write it like 4G or 500M.")  # fmt: skip
     return int(number)
 
 
@@ -81,6 +91,9 @@ def gguf_options(
 
         code = Checkout.open(llama_cpp).digest
     if imatrix is not None:
+        if not imatrix.is_file():
+            hint = "Make one with `ingot imatrix MODEL --samples FILE -o FILE`."
+            raise UsageError("there is no such importance matrix", where=imatrix, hint=hint)
         from ingot.quantize.gguf.run import digest_of
 
         digest = digest_of(imatrix)

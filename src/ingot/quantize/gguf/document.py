@@ -17,6 +17,7 @@ from ingot.quantize.gguf.architecture import Config, GgufTensor
 from ingot.quantize.gguf.architectures.registry import find_architecture
 from ingot.quantize.gguf.bridge.checkout import Checkout
 from ingot.quantize.gguf.choose import quantizer_for
+from ingot.quantize.gguf.foreign import read_as
 from ingot.quantize.gguf.imatrix import ImportanceMatrix
 from ingot.quantize.gguf.layout import lay_out
 from ingot.quantize.gguf.metadata import add_metadata
@@ -81,7 +82,8 @@ def make_document(
     if described is None:
         config = _config(side_files)
         known = find_architecture(next(iter(config.get("architectures") or ()), None))
-        architecture, tensors = known.name, known.tensors(config, {op.name: op.shape for op in plan.ops})
+        with read_as("the model's configuration", where="config.json"):
+            architecture, tensors = known.name, known.tensors(config, {op.name: op.shape for op in plan.ops})
         keys = _keys(config, known, side_files, options)
     else:
         architecture, tensors, keys = described.architecture, described.tensors, _their_keys(described)
@@ -103,7 +105,10 @@ def make_document(
             _add_importance(writer, importance)
         ordered = [tensor for key in types for tensor in tensors if tensor.name == key]
         nbytes = {tensor.name: ggml_type(types[tensor.name]).row_nbytes(tensor.shape[-1]) for tensor in tensors}
-        files = lay_out(writer, ordered, types, nbytes, f"{name}-{file_type}.gguf")
+        with read_as(
+            "the model's configuration", where="config.json"
+        ):  # values are packed here, not when they are added
+            files = lay_out(writer, ordered, types, nbytes, f"{name}-{file_type}.gguf")
         own = _importance(importance, tensors, types)
         native = find()
         used = {of: quantizer_for(of, weighted=_weighted(of, types, own), native=native) for of in set(types.values())}
@@ -132,7 +137,8 @@ def _keys(config: Config, architecture: Any, side_files: Mapping[str, bytes], op
     from gguf import GGUFWriter
 
     writer = GGUFWriter(None, architecture.name)
-    architecture.describe(config, writer)
+    with read_as("the model's configuration", where="config.json"):
+        architecture.describe(config, writer)
     with tempfile.TemporaryDirectory() as directory:
         for name, data in side_files.items():
             (Path(directory) / name).write_bytes(data)

@@ -6,8 +6,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingot.errors import OutputError
+
 if TYPE_CHECKING:
     from gguf import GGUFWriter
+
+
+def check_new_file(target: Path) -> None:
+    """Raises OutputError where `target` is there, or cannot be: before the work, and not after it."""
+    if target.exists() or target.is_symlink():
+        raise OutputError("the output exists", where=target, hint="Choose another name with -o.")
+    if not target.absolute().parent.is_dir():
+        raise OutputError("the directory of the output does not exist", where=target.parent,
+                          hint=f"Make it: mkdir -p {target.parent}")  # fmt: skip
 
 
 def whole_file(writer: GGUFWriter) -> bytes:

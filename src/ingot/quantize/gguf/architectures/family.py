@@ -28,6 +28,13 @@ _EXPERT = re.compile(r"(?P<head>.+\.experts)\.(?P<number>\d+)\.(?P<tail>.+)")
 _BUFFERS = re.compile(r".*\.(rotary_emb\.inv_freq|(attn|attention|self_attn)\.(masked_)?bias)")
 
 
+_COUNTS = (
+    "hidden_size", "n_embd", "intermediate_size", "num_attention_heads", "n_head", "num_key_value_heads",
+    "num_kv_heads", "head_dim", "vocab_size", "max_position_embeddings", "num_local_experts", "num_experts",
+    "num_experts_per_tok",
+)  # fmt: skip
+
+
 def _nothing(_config: Config, _writer: GGUFWriter) -> None:
     return None
 
@@ -70,6 +77,7 @@ class Family:
 
     def tensors(self, config: Config, shapes: Shapes) -> tuple[GgufTensor, ...]:
         """See `Architecture.tensors`."""
+        _check_numbers(config)
         named = _Names(self, block_count(config))
         found: dict[str, GgufTensor] = {}
         for name, shape in shapes.items():
@@ -81,6 +89,7 @@ class Family:
             elif expert["number"] == "0":
                 self._put(found, self._stack(named, expert["head"], expert["tail"], shapes))
         _check_used(shapes, found, lambda name: bool(_BUFFERS.fullmatch(name)) or self._is_tied_head(name, config))
+        _check_complete(found, config)
         for tensor in self.computed(config):
             self._put(found, tensor)
         return tuple(found.values())
@@ -167,6 +176,34 @@ def _check_used(shapes: Shapes, found: Mapping[str, GgufTensor], unused: Callabl
     if left:
         shown = ", ".join(left[:10]) + (" …" if len(left) > 10 else "")
         raise BaseError(f"{len(left)} tensors of the base have no place in the GGUF", where=shown)
+
+
+def _check_complete(found: Mapping[str, GgufTensor], config: Config) -> None:
+    """Law: each layer has what the first one has, as llama.cpp would find out; of mixtures of experts, in which some
+    layers may be dense, only the attention is compared.
+    """
+    missing = [name for name in ("token_embd.weight", "output_norm.weight") if name not in found]
+    mixture = first(config, "num_local_experts", "num_experts") is not None
+    kinds = [name.removeprefix("blk.0.") for name in found if name.startswith("blk.0.")]
+    compared = [kind for kind in kinds if kind.startswith("attn_") or not mixture] or ["attn_norm.weight"]
+    for block in range(block_count(config)):
+        missing += [name for kind in compared if (name := f"blk.{block}.{kind}") not in found]
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise BaseError(
+            "the checkpoint lacks tensors of the model", found=f"nothing for {shown}",
+            expected=f"{block_count(config)} layers, by num_hidden_layers in config.json",
+            hint="Is config.json that of this checkpoint, and are all its files here?",
+        )  # fmt: skip
+
+
+def _check_numbers(config: Config) -> None:
+    """Raises BaseError where config.json has no number of at least 1 where one belongs."""
+    for key in _COUNTS:
+        found = config.get(key)
+        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or not 0 < found < 1 << 31):
+            raise BaseError("config.json has no sensible number there", where=key, found=repr(found),
+                            hint="Get config.json again from where the model was published.")  # fmt: skip
 
 
 def check_activation(config: Config, activation: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingot.errors import BaseError
+from ingot.quantize.gguf.foreign import read_as
 from ingot.quantize.gguf.vocabulary.byte_level import adds_first, read_byte_level
 from ingot.quantize.gguf.vocabulary.pieces import MODEL_FILE, read_converted, read_model
 from ingot.quantize.gguf.vocabulary.tokens import Vocabulary, read_json
@@ -31,6 +32,11 @@ def add_vocabulary(writer: GGUFWriter, directory: Path, config: Mapping[str, Any
         MismatchError: tokenizer and embedding disagree.
         MissingComponent: a library of the `gguf` extra is not installed.
     """
+    with read_as("the tokenizer", where="the tokenizer's files"):
+        return _add(writer, directory, config, pre)
+
+
+def _add(writer: GGUFWriter, directory: Path, config: Mapping[str, Any], pre: str | None) -> Vocabulary:
     from gguf import SpecialVocab
 
     vocabulary = _read(directory, int(config["vocab_size"]), pre)

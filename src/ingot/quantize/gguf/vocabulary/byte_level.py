@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingot.errors import MissingComponent
+from ingot.errors import BaseError, MissingComponent
 from ingot.quantize.gguf.types import INSTALL
 from ingot.quantize.gguf.vocabulary.splits import pre_tokenizer
 from ingot.quantize.gguf.vocabulary.tokens import Kind, Vocabulary, added_kind
@@ -52,7 +52,11 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingComponent("the tokenizers library is not installed", hint=INSTALL) from error
-    return Tokenizer.from_file(str(directory / _FILE))
+    try:
+        return Tokenizer.from_file(str(directory / _FILE))
+    except Exception as error:  # the library raises nothing more special
+        raise BaseError("the tokenizer cannot be read", where=_FILE, found=" ".join(str(error).split())[:200],
+                        hint="Get the file again from where the model was published.") from error  # fmt: skip
 
 
 def _as_encoded(tokenizer: Tokenizer, text: str) -> str:

@@ -57,7 +57,10 @@ def pre_tokenizer(tokenizer: Mapping[str, Any], asked: str | None) -> str:
     """
     if asked is not None:
         if asked not in known_names():
-            raise UsageError("llama.cpp has no such pre-tokenizer", found=asked, expected=", ".join(known_names()))
+            raise UsageError(
+                "llama.cpp has no such pre-tokenizer", found=repr(asked), expected=", ".join(known_names()),
+                hint="Leave --pre out: the name is mostly told by tokenizer.json.",
+            )  # fmt: skip
         return asked
     rules = tuple(_rules(tokenizer.get("pre_tokenizer") or {}))
     ignores_merges = bool((tokenizer.get("model") or {}).get("ignore_merges"))
