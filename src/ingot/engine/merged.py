@@ -16,6 +16,7 @@ from ingot.kernels.grid import TileGrid
 from ingot.kernels.tile import merge_tile
 from ingot.plan.model import Op
 from ingot.storage.inputs import InputFile
+from ingot.storage.kernel import give_back_freed_blocks
 
 Files = Mapping[str, InputFile]
 
@@ -29,6 +30,7 @@ class MergedRows:
     def __init__(self, inputs: Files, adapters: Sequence[Files], device: str, *, trust_base: bool = False) -> None:
         """`trust_base` leaves tensors that no adapter changes unchecked for NaN and infinity."""
         torch.set_num_threads(1)  # the callers are the threads
+        give_back_freed_blocks()
         self._device = torch.device(device)
         self._read = DenseReader(inputs)
         self._changes = Changes(FactorReader(adapters, self._device), self._read, self._device)

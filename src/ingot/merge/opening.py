@@ -117,7 +117,9 @@ def _job(base: Checkpoint, adapters: Sequence[Weighted], plan: Plan, wanted: Wan
     )
     document = _document(plan, base, adapters, wanted.imatrix, wanted.llama_cpp)
     if document is not None:
-        cost = for_gguf(cost, document.nbytes)
+        from ingot.quantize.gguf.memory import memory_nbytes
+
+        cost = for_gguf(cost, document.nbytes, memory_nbytes(document, workers))
     return Job(base, tuple(adapters), replace(plan, budget=cost), wanted.target, workers, document)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from ingot.plan.model import Budget, Op, Plan, Rounding
 
 #: Measured with `make bench`: a process that has imported torch and opened its files, before the first chunk.
 PROCESS_NBYTES = 275 << 20
+#: transformers and what it imports, where parameters' names were asked of a model class (`naming.transformers_map`).
+TRANSFORMERS_NBYTES = 270 << 20
 #: Kept factors and raw adapter tensors at most; see engine.factors and engine.changes.
 KEPT_NBYTES = 32 << 20
 #: A worker's chunk buffer, scratch tile and cut tiles.
@@ -54,6 +57,7 @@ def budget(
         write_nbytes=written,
         free_nbytes=free_nbytes(target) if target is not None else None,
         peak_memory_nbytes=PROCESS_NBYTES
+        + (TRANSFORMERS_NBYTES if "transformers" in sys.modules else 0)
         + jobs * WORKER_NBYTES
         + WRITERS_NBYTES
         + min(KEPT_NBYTES, 2 * adapter_nbytes)
@@ -91,10 +95,13 @@ def _combined_nbytes(op: Op) -> int:
 ASSUMED_GGUF_NBYTES_PER_SECOND = 10.0e6
 
 
-def for_gguf(shards: Budget, nbytes: int) -> Budget:
-    """The cost of a run that writes `nbytes` of GGUF instead of its shards."""
+def for_gguf(shards: Budget, nbytes: int, memory_nbytes: int) -> Budget:
+    """The cost of a run that writes `nbytes` of GGUF instead of its shards, with that much memory more."""
     rate = ASSUMED_GGUF_NBYTES_PER_SECOND
-    return replace(shards, write_nbytes=nbytes, nbytes_per_second=rate, seconds=3.0 + nbytes / rate)
+    peak = shards.peak_memory_nbytes + memory_nbytes
+    return replace(
+        shards, write_nbytes=nbytes, peak_memory_nbytes=peak, nbytes_per_second=rate, seconds=3.0 + nbytes / rate
+    )
 
 
 def _basis_nbytes(op: Op) -> int:
