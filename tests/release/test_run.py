@@ -173,6 +173,26 @@ def test_what_is_published_is_not_made_again(shop: Shop) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path(str(again.place)).iterdir()} == before
 
 
+def test_what_another_process_published_after_the_plan_is_not_made_again(shop: Shop) -> None:
+    file = shop.path / "release.yaml"
+    file.write_text(yaml.safe_dump(shop.recipe))
+    late = Listener()
+    with planned(read_recipe(file), shop.registry, jobs=1) as plan:
+        (first,) = shop.release().published
+        (again,) = run(plan, late, no_bar).published
+    assert again.identity == first.identity
+    assert late.said == [("kept", "lora"), ("published before", "toy-v1.0")]
+
+
+def test_a_registry_is_made_by_the_run_and_not_by_the_plan(shop: Shop) -> None:
+    file = shop.path / "release.yaml"
+    file.write_text(yaml.safe_dump(shop.recipe))
+    with planned(read_recipe(file), Registry.to_be(shop.path / "registry"), jobs=1) as plan:
+        assert not (shop.path / "registry").exists()
+        run(plan, Listener(), no_bar)
+    assert shop.published() == ["toy-v1.0"]
+
+
 def test_a_name_that_means_other_bytes_is_refused_before_anything_is_written(shop: Shop) -> None:
     shop.release()
     shop.recipe["adapters"][0]["weight"] = 0.5
