@@ -23,11 +23,12 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 
 from ingot.errors import IngotError
+from ingot.record.artifact import record_in
 from ingot.registry.collect import Fate as Verdict
 from ingot.registry.collect import Looking, Policy, collect, decide
 from ingot.registry.entry import Entry, State
 from ingot.registry.keeping import keep
-from ingot.registry.store import Registry, record_in
+from ingot.registry.store import Registry
 from ingot.storage import DigestMemory, Disk, PosixDisk
 from tests import toy
 from tests.battery.figure import Count, Figure, Report, counted, scaled, thinned

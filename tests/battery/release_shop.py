@@ -16,10 +16,11 @@ from unittest import mock
 import benchmarks.synthetic as synthetic
 from ingot.demo import assets
 from ingot.record import verify
+from ingot.record.artifact import record_in
 from ingot.record.statement import read_record
 from ingot.registry.entry import State
 from ingot.registry.layout import Layout
-from ingot.registry.store import Registry, record_in
+from ingot.registry.store import Registry
 from ingot.release.planning import planned
 from ingot.release.recipe import read_recipe
 from ingot.release.run import run as run_release

@@ -14,11 +14,11 @@ import pytest
 from msgspec.structs import replace
 
 from ingot.errors import CheckFailed, OutputError, UsageError
-from ingot.record.artifact import SIGNATURE_NAME
+from ingot.record.artifact import SIGNATURE_NAME, record_in
 from ingot.registry import store
 from ingot.registry.entry import State
 from ingot.registry.places import Places
-from ingot.registry.store import Registry, record_in
+from ingot.registry.store import Registry
 from tests.registry.conftest import Library
 from tests.registry.shelf import content_of, evaluated, variant
 from tests.storage.faulty_disk import KEPT, WHENS, Crash, FaultyDisk, When

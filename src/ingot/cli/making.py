@@ -46,7 +46,8 @@ def make(
 ) -> None:
     """Plan, show, run, and say what came of it. Raises whatever the plan and the run raise."""
     from ingot.merge import prepare
-    from ingot.merge.made import made_before, record_at
+    from ingot.merge.made import made_before
+    from ingot.record.artifact import record_in
     from ingot.storage import RECORD_NAME
 
     if not target.strip() or "\0" in target:
@@ -59,7 +60,7 @@ def make(
         record, outcome = made_before(job, where), None
         if record is None:
             outcome = _run(session, job, device, restart)
-            record = record_at(where)
+            record = record_in(where)
         noted = _register(job, where, registry, imatrix, llama_cpp)
         _show_verdict(output, verb, job, where, record, outcome, noted)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingot.errors import IngotError, OutputError
+from ingot.errors import IngotError
 from ingot.merge.job import Job
-from ingot.record import Record, read_record, verify
-from ingot.storage import RECORD_NAME, DigestMemory, InputFile, PosixDisk, sweep
+from ingot.record import Record, verify
+from ingot.record.artifact import record_in
+from ingot.storage import RECORD_NAME, DigestMemory, PosixDisk, sweep
 
 
 def made_before(job: Job, target: Path) -> Record | None:
@@ -18,7 +19,7 @@ def made_before(job: Job, target: Path) -> Record | None:
     if not (target / RECORD_NAME).is_file():
         return None
     try:
-        record = record_at(target)
+        record = record_in(target)
     except IngotError:
         return None
     if record.internals.plan_digest != job.plan.digest:
@@ -32,9 +33,3 @@ def made_before(job: Job, target: Path) -> Record | None:
         return None
     sweep(PosixDisk(), target)  # what a run that died right after its last step left
     return record
-
-
-def record_at(target: Path) -> Record:
-    """The record of a finished artifact. Raises OutputError, CheckFailed, UnsafeInputError."""
-    with InputFile.open(target, RECORD_NAME, error=OutputError) as file:
-        return read_record(file.read(0, file.nbytes))

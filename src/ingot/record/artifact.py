@@ -87,6 +87,15 @@ def open_record(path: Path, reading: Reading) -> Record:
         return read_record(file.read(0, file.nbytes))
 
 
+def record_in(artifact: Path) -> Record:
+    """The record of the artifact in this directory. Raises CheckFailed, UnsafeInputError."""
+    if not (artifact / RECORD_NAME).is_file():
+        raise CheckFailed("there is no record, so this is no artifact of ingot", where=artifact / RECORD_NAME,
+                          hint="Name a directory that `ingot merge`, `quantize` or `release` made.")  # fmt: skip
+    with InputFile.open(artifact, RECORD_NAME, error=CheckFailed) as file:
+        return read_record(file.read(0, min(file.nbytes, MAX_RECORD_NBYTES + 1)))
+
+
 def open_artifact(path: Path, record: Record, stack: ExitStack) -> Artifact:
     """Open every file that the record names; the stack closes them."""
     listed = list_names(path)

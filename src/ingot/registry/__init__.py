@@ -2,7 +2,8 @@
 
 layout       where a registry is, and what lies where in it
 store        `Registry`: publish, add, tag, free; the records are the truth
-  index      index.sqlite, a cache that makes itself anew
+  looking    what it holds at this moment;  index: index.sqlite, a cache that makes itself anew
+  founding   where one may be made
   tags       every tag that was ever set
   places     where things were last seen on this machine
 entry        the nouns: an artifact in brief

@@ -13,8 +13,11 @@ from msgspec import Struct
 
 from ingot.errors import CheckFailed
 from ingot.merge import Job
+from ingot.registry.layout import Layout
 from ingot.storage.amend import replace_file
 from ingot.storage.disk import Disk
+
+PLACES_NAME = "places.json"
 
 
 class Places(Struct, frozen=True, omit_defaults=True):
@@ -55,6 +58,14 @@ def read_places(path: Path) -> Places | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckFailed("places.json cannot be read", where=path, found=error, hint="Remove it.") from error
+
+
+def known_places(layout: Layout, identity: str, name: str) -> Places:
+    """Those of an identity. They are hints: where they cannot be read, there are none, and the name is `name`."""
+    try:
+        return read_places(layout.records / identity / PLACES_NAME) or Places(name)
+    except CheckFailed:
+        return Places(name)
 
 
 def write_places(disk: Disk, path: Path, places: Places) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.errors import CheckFailed, UsageError
+from ingot.record.artifact import record_in
 from ingot.registry.entry import Entry, State, facts_of
-from ingot.registry.store import Registry, record_in
+from ingot.registry.store import Registry
 from ingot.storage.digest_memory import DigestMemory
 from ingot.storage.inputs import InputFile
 from ingot.storage.staging import RECORD_NAME

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ingot.errors import UsageError
 from ingot.record import Depth, verify
+from ingot.record.artifact import record_in
 from ingot.registry.entry import Entry
 from ingot.registry.push import HubTarget, note, parcel_of, parse_target
-from ingot.registry.store import Registry, record_in
+from ingot.registry.store import Registry
 from ingot.release.recipe import Recipe
 from ingot.validate.request import Bar
 

@@ -108,8 +108,8 @@ class Recipe:
             for entry in self.adapters
         )
         return Release(
-            name=names.series_of(self.base, self.adapters, self.name), version=self.version, format=form.format, base_version=self.base.version,
-            adapters=labels, recipe=public_tree(self), recipe_sha256=self.sha256,
+            name=names.series_of(self.base, self.adapters, self.name), version=self.version, format=form.format,
+            base_version=self.base.version, adapters=labels, recipe=public_tree(self), recipe_sha256=self.sha256,
         )  # fmt: skip
 
     @property

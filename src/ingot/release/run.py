@@ -16,15 +16,17 @@ from typing import Any, Protocol
 from ingot.errors import CheckFailed, IngotError, Interrupted, OutputError
 from ingot.merge import run_together
 from ingot.record import Record, add_evaluation
+from ingot.record.artifact import record_in
 from ingot.record.relabel import relabel
 from ingot.registry.entry import Entry
 from ingot.registry.keeping import Kept, keep_files, keep_small
 from ingot.registry.layout import REPORT_NAME
-from ingot.registry.store import Registry, remove_tree
+from ingot.registry.store import Registry
 from ingot.release.planning import Artifact, ReleasePlan, checked, looked_again
 from ingot.release.pushing import push, targets_of
 from ingot.release.wording import as_key
 from ingot.storage import replace_file
+from ingot.storage.removing import remove_tree
 from ingot.validate.gates import judge
 from ingot.validate.report.brief import brief
 from ingot.validate.report.page import render
@@ -119,8 +121,6 @@ def _make(
     stop: threading.Event,
 ) -> dict[str, Record]:  # fmt: skip
     """The record of every artifact that lies in work/ afterwards."""
-    from ingot.merge.made import record_at
-
     waiting = [one for one in plan.artifacts if one.published is None and (restart or not one.made)]
     for one in waiting:
         if one.path.exists():  # of another recipe under this name, and never published
@@ -143,7 +143,7 @@ def _make(
         if one.published is None and one.name not in kept_out:
             before = one not in waiting
             records[one.name] = (
-                relabel(one.path, one.release, disk=plan.registry.disk) if before else record_at(one.path)
+                relabel(one.path, one.release, disk=plan.registry.disk) if before else record_in(one.path)
             )
             talk.made(one, records[one.name], before=before)
     return records

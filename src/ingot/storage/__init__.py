@@ -6,6 +6,7 @@
     log             a file of entries that only grows, bound to what the work depends on
     amend           small files that may change: a published output's record, reports
     replica         a folder of input files, copied: whole or absent, proven, read-only
+    removing        whole folders of ours
     inputs          input files: regular, inside their folder, unchanged
       assembled     a folder of links to inputs that lie elsewhere, under the names that they need
     digest_memory   sha256 of big inputs, remembered from run to run
@@ -26,6 +27,7 @@ from ingot.storage.inputs import FileIdentity, InputFile
 from ingot.storage.journal import Finished
 from ingot.storage.log import Log
 from ingot.storage.names import name_fault
+from ingot.storage.removing import remove_tree
 from ingot.storage.replica import replicate
 from ingot.storage.staged_file import StagedFile
 from ingot.storage.staging import RECORD_NAME, Staging, discard, sweep
@@ -49,6 +51,7 @@ __all__ = [
     "cache_directory",
     "discard",
     "name_fault",
+    "remove_tree",
     "replace_file",
     "replicate",
     "round_up",

@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 from ingot.errors import UsageError
 from ingot.record import Depth, verify
+from ingot.record.artifact import record_in
 from ingot.registry.entry import Facts, facts_of
 from ingot.registry.push.mlflow_client import is_code, opened_client
 from ingot.registry.push.mlflow_tags import IDENTITY, description_of, runs_of, tags_of
-from ingot.registry.store import record_in
 
 _NAME = re.compile(r"[^/:@'\"`\x00-\x1f]{1,250}")
 _ALIAS = re.compile(r"(?![vV]\d+\Z)(?!latest\Z)[\w-]{1,255}", re.ASCII)
