@@ -18,8 +18,9 @@ from ingot.quantize.gguf.bridge.checkout import Checkout
 from ingot.record import Record
 from ingot.record.form import DependencyNotes
 from ingot.registry import walking
-from ingot.registry.finding import LLAMA_CPP, Found, assembled, can_rebuild, find_inputs
+from ingot.registry.finding import assembled, can_rebuild, find_inputs
 from ingot.registry.keeping import keep
+from ingot.registry.sought import LLAMA_CPP, Found
 from ingot.storage import DigestMemory, PosixDisk
 from tests.registry.inputs import merge, scatter
 from tests.toy import make_adapter, make_base

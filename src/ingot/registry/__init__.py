@@ -11,7 +11,8 @@ resolve      from what a person types to an artifact
 lineage      `trace`: from a file back to the training run, and forward from an adapter
 difference   `diff`: what changed between two artifacts
 keeping      adapters kept by content, read-only, for ever
-finding      where the inputs of a record are now;  walking: a folder tree, within limits
+finding      where the inputs of a record are now
+  sought     what is looked for, and how it is known;  walking: a folder tree, within limits;  on_the_hub
 rebuilding   `rebuild`: the same bytes again, or nothing
   returning  a freed artifact comes back into its registry
 collect      `gc`: what a policy lets go, and what could be made again now, is freed

@@ -32,7 +32,8 @@ from ingot.record.card import CARD_NAME
 from ingot.record.record import finish, versions
 from ingot.record.statement import Record, read_record
 from ingot.record.tensor_table import TABLE_NAME, Row
-from ingot.registry.finding import Found, assembled
+from ingot.registry.finding import assembled
+from ingot.registry.sought import Found
 from ingot.storage.digest_memory import DigestMemory
 from ingot.storage.disk import Disk, PosixDisk
 from ingot.storage.staging import discard

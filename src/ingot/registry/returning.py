@@ -19,9 +19,10 @@ from ingot.record.card import CARD_NAME
 from ingot.record.statement import read_record
 from ingot.record.tensor_table import TABLE_NAME
 from ingot.registry.entry import Entry, State
-from ingot.registry.finding import IMATRIX, LLAMA_CPP, Found, find_inputs
+from ingot.registry.finding import find_inputs
 from ingot.registry.places import Places
 from ingot.registry.rebuilding import Rebuilt, rebuild
+from ingot.registry.sought import IMATRIX, LLAMA_CPP, Found
 from ingot.registry.store import Registry
 from ingot.storage.amend import replace_file
 from ingot.storage.staging import RECORD_NAME

@@ -104,7 +104,7 @@ def _places(
     """Where the user says that inputs are. Raises UsageError, BaseError, AdapterError."""
     from ingot.checkpoint.locate import locate
     from ingot.errors import AdapterError, BaseError
-    from ingot.registry.finding import IMATRIX, LLAMA_CPP
+    from ingot.registry.sought import IMATRIX, LLAMA_CPP
 
     recorded = record.recipe.adapters
     if adapters and len(adapters) != len(recorded):
