@@ -26,6 +26,7 @@ from ingot.release.planning import planned
 from ingot.release.recipe import read_recipe
 from ingot.release.run import Result, run
 from ingot.storage.disk import PosixDisk
+from ingot.storage.removing import remove_tree
 from tests.cli.toys import make_adapter, make_base
 from tests.storage.faulty_disk import FaultyDisk
 
@@ -201,6 +202,35 @@ def test_a_name_that_means_other_bytes_is_refused_before_anything_is_written(sho
     assert shop.waiting() == []
     shop.recipe["version"] = "1.1"
     assert [entry.name for entry in shop.release().published] == ["toy-v1.1"]
+
+
+def test_a_published_artifact_that_is_damaged_is_told_from_one_of_another_recipe(shop: Shop) -> None:
+    (entry,) = shop.release().published
+    with (Path(str(entry.place)) / "config.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(OutputError, match=r"is damaged: .*config\.json"):
+        shop.release()
+    remove_tree(PosixDisk(), Path(str(entry.place)))  # as the hint says
+    (again,) = shop.release().published
+    assert again.identity == entry.identity
+
+
+def test_a_folder_without_a_record_under_the_name_is_found_before_anything_is_made(shop: Shop) -> None:
+    (entry,) = shop.release().published
+    (Path(str(entry.place)) / "ingot.json").unlink()
+    with pytest.raises(OutputError, match="no artifact that can be read"):
+        shop.release()
+    assert shop.waiting() == []
+
+
+def test_a_plan_in_an_empty_directory_writes_nothing_and_a_release_makes_a_registry_of_it(shop: Shop) -> None:
+    file = shop.path / "release.yaml"
+    file.write_text(yaml.safe_dump(shop.recipe))
+    (shop.path / "registry").mkdir()
+    with planned(read_recipe(file), Registry.to_be(shop.path / "registry"), jobs=1) as plan:
+        assert list((shop.path / "registry").iterdir()) == []
+        run(plan, Listener(), no_bar)
+    assert shop.published() == ["toy-v1.0"]
 
 
 def test_a_format_that_fails_its_gate_is_kept_out_and_the_others_go_on(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 from ingot.combine.parameters import Method
-from ingot.errors import UsageError
+from ingot.errors import CheckFailed, OutputError, UsageError
 from ingot.kernels.spelling import DTYPES, TORCH
 from ingot.merge import Job, Wanted, cores, prepare_formats
 from ingot.merge.made import made_before
 from ingot.merge.running import check_room, checked_device
+from ingot.record import verify
 from ingot.record.form import Release
 from ingot.registry.entry import Entry, State
 from ingot.registry.places import Places, places_of
@@ -188,15 +190,31 @@ def _is_made(job: Job, path: Path, release: Release) -> bool:
 
 
 def _published(registry: Registry, name: str, job: Job, release: Release) -> Entry | None:
-    """The published artifact that this one would be. Raises OutputError where the name means another one."""
+    """The published artifact that this one would be. Raises OutputError where the name means something else."""
+    if not registry.layout.marker.is_file():
+        return None  # it is to be made, and not even its index is by now
+    target = registry.layout.artifacts / name
     entry = next((e for e in registry.entries() if e.name == name and e.state is State.HERE), None)
-    if entry is None or entry.place is None:
+    if entry is None:
+        if os.path.lexists(target):
+            raise OutputError("what has this name in the registry is no artifact that can be read", where=target,
+                              hint="Look at it, and remove it; then run the same command again.")  # fmt: skip
         return None
-    record = made_before(job, Path(entry.place))
+    record = made_before(job, target)
     own = record.recipe.release if record is not None else None
     if own is None or own.labels != release.labels:
+        _check_whole(target)
         registry.check_free(name, None)
     return entry
+
+
+def _check_whole(artifact: Path) -> None:
+    """Raises OutputError: it is damaged, which is another thing than being of another recipe."""
+    try:
+        verify(artifact).raise_failure()
+    except CheckFailed as error:
+        raise OutputError(f"the registry's artifact of this name is damaged: {error.what}", where=artifact,
+                          hint="Remove its directory; then the same command makes it anew.") from error  # fmt: skip
 
 
 def _request(recipe: Recipe, registry: Registry, device: str, jobs: int | None) -> Request | None:
