@@ -179,15 +179,16 @@ def _check_used(shapes: Shapes, found: Mapping[str, GgufTensor], unused: Callabl
 
 
 def _check_complete(found: Mapping[str, GgufTensor], config: Config) -> None:
-    """Law: each layer has what the first one has, as llama.cpp would find out; of mixtures of experts, in which some
-    layers may be dense, only the attention is compared.
+    """Law: each layer has the weights of the first one, or llama.cpp does not load it. Biases may be in some alone.
+
+    Of mixtures of experts, in which some layers may be dense, only the attention is compared.
     """
     missing = [name for name in ("token_embd.weight", "output_norm.weight") if name not in found]
     mixture = first(config, "num_local_experts", "num_experts") is not None
     kinds = [name.removeprefix("blk.0.") for name in found if name.startswith("blk.0.")]
-    compared = [kind for kind in kinds if kind.startswith("attn_") or not mixture] or ["attn_norm.weight"]
+    compared = [kind for kind in kinds if kind.endswith(".weight") and (kind.startswith("attn_") or not mixture)]
     for block in range(block_count(config)):
-        missing += [name for kind in compared if (name := f"blk.{block}.{kind}") not in found]
+        missing += [name for kind in compared or ["attn_norm.weight"] if (name := f"blk.{block}.{kind}") not in found]
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise BaseError(
