@@ -33,7 +33,7 @@ WRONG = [
     (("- safetensors", "- awq"), "$.formats[0]", "later version", ""),
     (("- safetensors", "- gguf:Q9"), "$.formats[0]", "no such GGUF type", ""),
     (("- safetensors", '- "gguf:Q8_0,gguf:F16"'), "$.formats[0]", "one format at a time", "list item"),
-    (("- safetensors", '- ","'), "$.formats[0]", "one format at a time", "list item"),
+    (("- safetensors", '- ","'), "$.formats[0]", "no format is named", ""),
     (("- safetensors", "- {format: safetensors, imatrix: x}"), "$.formats[0].imatrix", "belongs to a GGUF", ""),
     (("- safetensors", "- gguf:Q4_K_M"), "$.formats[1]", "one name", ""),
     (("    accept_quality_loss: true\n", ""), "$.formats[2]", "Q2_K: at three bits", "accept_quality_loss: true"),

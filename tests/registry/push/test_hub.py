@@ -348,12 +348,17 @@ def test_every_refusal_has_its_class_and_leaves_nothing_visible(
     assert pushed(parcel).changed
 
 
-def test_metadata_that_the_hub_refuses_is_found_before_anything_is_sent(hub: Hub, made: Path, tmp_path: Path) -> None:
+def test_metadata_that_the_hub_refuses_is_found_before_anything_is_sent(hub: Hub, parcel: Parcel) -> None:
+    said = "license mine is not valid"
+    hub.faults.answers = [("POST", "/api/validate-yaml", 400, said)]
+    assert said in refused(parcel, OutputError).message
+    assert {path for method, path in hub.requests if method != "GET"} == {"/api/validate-yaml"}
+
+
+def test_a_base_in_a_folder_is_no_metadata_that_the_hub_refuses(hub: Hub, made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "base", tmp_path / "my base")
     assert toys.run_here(f"merge 'my base' {made / 'lora'} -o out -q", tmp_path) == 0
-    error = refused(packed(tmp_path / "out"), OutputError)
-    assert 'base_model" with value "my base" is not valid' in error.message
-    assert {path for method, path in hub.requests if method != "GET"} == {"/api/validate-yaml"}
+    assert pushed(packed(tmp_path / "out")).changed
 
 
 def test_a_full_account_is_told_as_such(hub: Hub, parcel: Parcel) -> None:
