@@ -99,7 +99,7 @@ def test_a_run_takes_no_more_than_its_plan_states_and_not_much_less(
         options += ["--llama-cpp", str(llama_cpp.source()), "--pre", "starcoder"]
     ingot = [sys.executable, "-m", "ingot"]
     planned = subprocess.run([*ingot, "plan", base, adapter, *options, "--json"], capture_output=True, check=True)
-    stated = json.loads(planned.stdout.splitlines()[-1])["plan"]["budget"]["peak_memory_nbytes"]
+    stated = json.loads(planned.stdout.splitlines()[-1])["budget"]["peak_memory_nbytes"]
     merge = [*ingot, "merge", base, adapter, *options, "-o", tmp_path / "out", "--quiet"]
     watched = subprocess.run([sys.executable, "-c", WATCHER, *merge], capture_output=True, check=True)
     peak = int(watched.stdout)
