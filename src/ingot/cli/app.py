@@ -23,7 +23,7 @@ from ingot.cli.verbs.verify import verify
 from ingot.version import __version__
 
 _EXAMPLES = (
-    ("ingot demo", "A small model and its adapters, merged and checked, in a minute."),
+    ("ingot demo", "A small model and two adapters: released, checked and traced, in a minute."),
     ("ingot plan ./llama-3.1-8b ./support-lora", "What a merge would do and cost; writes nothing."),
     ("ingot merge ./llama-3.1-8b ./support-lora -o ./llama-3.1-8b-support", "The same plan, executed."),
     ("ingot merge org/base@main ./style=0.7 ./facts=0.3 -o ./both", "Two adapters, each with a weight."),
@@ -31,7 +31,8 @@ _EXAMPLES = (
     ("ingot verify ./llama-3.1-8b-support --read", "Every byte against the artifact's record."),
     ("ingot validate ./llama-3.1-8b-support --reference ./llama-3.1-8b+./support-lora --samples tests.jsonl",
      "Is it the model that was trained?"),
-    ("ingot extract ./llama-3.1-8b ./tuned -o ./tuned-lora --rank 32", "Out of a merged model again: an adapter."),
+    ("ingot release release.yaml", "All of that from one recipe, which `ingot init` writes."),
+    ("ingot registry trace ./served/model-Q4_K_M.gguf", "From a served file back to the training run."),
 )  # fmt: skip
 _EPILOG = (
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 10 base, 11 adapter, 12 they do not fit, 13 not finite, "
@@ -44,7 +45,7 @@ _EPILOG = (
 @output_flags
 @click.pass_context
 def app(context: click.Context) -> None:
-    """Casts a base model and its LoRA adapters into one checkpoint: streamed, accounted for, proven, recorded."""
+    """Casts a base model and its LoRA adapters into one artifact: streamed, accounted for, proven, recorded."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

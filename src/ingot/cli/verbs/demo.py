@@ -26,7 +26,7 @@ _DEFAULT = "ingot-demo"
 
 
 @click.command(
-    cls=Verb, examples=_EXAMPLES,
+    cls=Verb, short_help="Releases of a small model that comes along.", examples=_EXAMPLES,
     arguments_help=[("DIRECTORY", f"Where the demo leaves its recipes and its registry (default: ./{_DEFAULT}).")],
 )  # fmt: skip
 @click.argument("directory", metavar="[DIRECTORY]", default=_DEFAULT)
