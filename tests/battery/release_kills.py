@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -96,6 +97,8 @@ def _crash(shop: ReleaseShop, expected: Expected, points: Sequence[Point]) -> st
             except IngotError:  # what a run says after the crash is nobody's
                 if not disk.crashed:
                     raise
+            else:
+                assert not disk.crashed, "a crash was swallowed"
             fault = fault or fault_of(registry, expected)
         if fault is None:
             shop.release(registry, FaultyDisk(grave, fate=KEPT))
@@ -208,6 +211,8 @@ def _row(tried: Tried, number: int, signals: Sequence[signal.Signals]) -> None:
 def _ended(tried: Tried, registry: Path, runs: int, fault: str | None) -> None:
     """Look at a release that came to its end in its `runs`-th run."""
     fault = fault or unfinished(registry, tried.expected)
+    if not fault:
+        shutil.rmtree(registry, ignore_errors=True)
     with tried.mutex:
         tried.most = max(tried.most, runs)
         tried.resumed.add(fault)
