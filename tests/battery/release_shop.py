@@ -62,9 +62,9 @@ class ReleaseShop:
         return ["release", str(self.recipe), "--registry", str(registry), "--quiet"]
 
     def release(self, registry: Path, disk: Disk | None = None) -> None:
-        """In this process."""
+        """In this process. Its memory of digests is its own: one of thousands of tries would be slow to read."""
         with (
-            mock.patch.dict(os.environ, {"INGOT_CACHE": str(self.cache)}),
+            mock.patch.dict(os.environ, {"INGOT_CACHE": str(registry.with_name("cache"))}),
             mock.patch("importlib.metadata.version", _version),
         ):
             opened = Registry.open(registry, create=True, disk=disk)
