@@ -28,6 +28,7 @@ CORE = {
     "msgspec": ("0.20", "0.22"),
     "click": ("8.1", "8"),
     "rich": ("14", "15"),
+    "pyyaml": ("6", "6"),
 }
 #: For `ingot validate`, GGUF, and users' own scripts: useful, not needed by a merge.
 EXTRA = {"peft": ("0.21", "0.21"), "safetensors": ("0.8", "0.8"), "gguf": ("0.19", "0.19")}

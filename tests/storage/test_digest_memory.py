@@ -179,3 +179,22 @@ def test_the_environment_says_where_the_cache_is(tmp_path: Path, monkeypatch: py
     assert cache_directory() == tmp_path / "xdg" / "ingot"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_directory() == tmp_path / "home" / ".cache" / "ingot"
+
+
+def test_a_full_memory_is_taken_apart_once_and_again_when_it_grew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    monkeypatch.setattr(
+        "ingot.storage.digest_memory.lines.decode", lambda line: decoded.append(line) or {"file": "a", "sha256": "b"}
+    )
+    memory, kept = tmp_path / "memory", tmp_path / "memory" / "digests.jsonl"
+    memory.mkdir()
+    kept.write_bytes(b"one\ntwo\n")
+    for _ in range(3):
+        assert DigestMemory(memory)._load() == {"a": "b"}
+    assert decoded == [b"one\n", b"two\n"]
+    with kept.open("ab") as file:
+        file.write(b"three\n")
+    DigestMemory(memory)._load()
+    assert decoded[2:] == [b"one\n", b"two\n", b"three\n"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from ingot.errors import InputChangedError
@@ -83,10 +84,9 @@ class DigestMemory:
         """Digests by key; the latest of each."""
         if self._directory is None:
             return {}
-        data = (self._directory / _FILE_NAME).read_bytes()
-        entries = (lines.decode(line) for line in data.splitlines(keepends=True))
-        known = [entry for entry in entries if entry is not None]
-        return {str(entry["file"]): str(entry["sha256"]) for entry in known if {*entry} == {"file", "sha256"}}
+        path = self._directory / _FILE_NAME
+        status = path.stat()
+        return _read(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def _add(self, path: Path, line: bytes) -> None:
         """One write in append mode, so that lines of two processes do not mix; where they do, both are ignored."""
@@ -105,6 +105,14 @@ class DigestMemory:
         fresh = path.with_suffix(f".{os.getpid()}.tmp")
         fresh.write_bytes(b"".join(lines.encode({"file": key, "sha256": sha256}) for key, sha256 in kept))
         os.replace(fresh, path)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _inode: int, _nbytes: int, _mtime_ns: int) -> dict[str, str]:
+    """What the file says. Each of its states is taken apart once: there may be thousands of lines."""
+    entries = (lines.decode(line) for line in path.read_bytes().splitlines(keepends=True))
+    known = [entry for entry in entries if entry is not None]
+    return {str(entry["file"]): str(entry["sha256"]) for entry in known if {*entry} == {"file", "sha256"}}
 
 
 def _key(file: InputFile) -> str:
