@@ -19,6 +19,9 @@ from ingot.storage.inputs import InputFile
 from ingot.storage.kernel import give_back_freed_blocks
 
 Files = Mapping[str, InputFile]
+#: Rows are made, quantized and freed all the time, so only large blocks go back to the system: measured on a 1B with four
+#: workers, 422 MB and 5.4 s of system time; 352 MB and 9.2 s with blocks of 256 KiB, 595 MB and 2.0 s with none.
+_LARGE_NBYTES = 4 << 20
 
 
 class MergedRows:
@@ -30,7 +33,7 @@ class MergedRows:
     def __init__(self, inputs: Files, adapters: Sequence[Files], device: str, *, trust_base: bool = False) -> None:
         """`trust_base` leaves tensors that no adapter changes unchecked for NaN and infinity."""
         torch.set_num_threads(1)  # the callers are the threads
-        give_back_freed_blocks()
+        give_back_freed_blocks(_LARGE_NBYTES)
         self._device = torch.device(device)
         self._read = DenseReader(inputs)
         self._changes = Changes(FactorReader(adapters, self._device), self._read, self._device)
