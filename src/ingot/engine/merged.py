@@ -19,8 +19,8 @@ from ingot.storage.inputs import InputFile
 from ingot.storage.kernel import give_back_freed_blocks
 
 Files = Mapping[str, InputFile]
-#: Rows are made, quantized and freed all the time, so only large blocks go back to the system: measured on a 1B with four
-#: workers, 422 MB and 5.4 s of system time; 352 MB and 9.2 s with blocks of 256 KiB, 595 MB and 2.0 s with none.
+#: Rows are made, quantized and freed all the time, so only large blocks go back to the system: measured on a 1B with
+#: four workers, 422 MB and 5.4 s of system time; 352 MB and 9.2 s with blocks of 256 KiB, 595 MB and 2.0 s with none.
 _LARGE_NBYTES = 4 << 20
 
 
