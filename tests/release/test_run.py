@@ -246,7 +246,7 @@ def test_a_format_that_fails_its_gate_is_kept_out_and_the_others_go_on(shop: Sho
 def test_after_its_gate_was_changed_an_artifact_is_published_without_being_made_again(shop: Shop) -> None:
     shop.recipe["validate"] = {"gates": {"min_survival": 1.5}}
     shop.release()
-    weights = {path: path.stat().st_mtime_ns for path in (shop.path / "registry/work/toy-v1.0").glob("*.safetensors")}
+    weights = {path: path.stat().st_mtime_ns for path in (shop.registry.layout.work / "toy-v1.0").glob("*.safetensors")}
     shop.recipe["validate"] = {}
     (entry,) = shop.release().published
     assert ("made before", "toy-v1.0") in shop.listener.said

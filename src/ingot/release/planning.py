@@ -183,7 +183,7 @@ def _artifact(recipe: Recipe, registry: Registry, form: FormatForm, name: str, j
 
 
 def _is_made(job: Job, path: Path, release: Release) -> bool:
-    """Whether a former run made the very files: the recipe's text may have changed since."""
+    """Whether the very files lie at `path`, made by a former run: the recipe's text may have changed since."""
     record = made_before(job, path)
     own = record.recipe.release if record is not None else None
     return own is not None and own.labels == release.labels
@@ -200,9 +200,7 @@ def _published(registry: Registry, name: str, job: Job, release: Release) -> Ent
             raise OutputError("what has this name in the registry is no artifact that can be read", where=target,
                               hint="Look at it, and remove it; then run the same command again.")  # fmt: skip
         return None
-    record = made_before(job, target)
-    own = record.recipe.release if record is not None else None
-    if own is None or own.labels != release.labels:
+    if not _is_made(job, target, release):
         _check_whole(target)
         registry.check_free(name, None)
     return entry

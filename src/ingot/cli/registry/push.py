@@ -89,12 +89,10 @@ def push(
 
     where = parse_target(target, branch)
     if not isinstance(where, HubTarget):
-        of_the_hub = {
+        _refuse_given({
             "--private": private is not None, "--no-create": not create, "--delete-others": delete_others,
             "--message": message is not None, "--dry-run": dry_run, "--read-back": read_back,
-        }  # fmt: skip
-        for name in (name for name, given in of_the_hub.items() if given):
-            raise UsageError(f"{name} belongs to a push to the Hub", found=target)
+        }, target)  # fmt: skip
         _to_mlflow(session, _located(session.output, ref, place)[0], target, tracking_uri, source)
         return
     if tracking_uri is not None or source is not None:
@@ -124,6 +122,12 @@ def push(
     if registry is not None:
         _remember(registry, pushed)
     _show(output, pushed)
+
+
+def _refuse_given(of_the_hub: dict[str, bool], target: str) -> None:
+    """Raises UsageError: an option that only the Hub has was given for another target."""
+    for name in (name for name, given in of_the_hub.items() if given):
+        raise UsageError(f"{name} belongs to a push to the Hub", found=target)
 
 
 def _to_mlflow(session: Session, path: Path, target: str, tracking_uri: str | None, source: str | None) -> None:
