@@ -151,6 +151,17 @@ def merge(root: Path, out: Path, /, **names: Any) -> Outcome:
         return outcome
 
 
+def two_artifacts(root: Path) -> Path:
+    """An artifact `out`, and one of another adapter, `other`, in a folder with their inputs; returns the folder."""
+    write_base(root / "base")
+    write_adapter(root / "adapter")
+    merge(root, root / "out")
+    (root / "adapter").rename(root / "first")
+    write_adapter(root / "adapter", seed=5)
+    merge(root, root / "other")
+    return root
+
+
 def copy_of(artifact: Path, to: Path) -> Path:
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(artifact, to)

@@ -33,7 +33,7 @@ from ingot.registry.signing import SigningKey, TrustedCertificates, TrustedKey, 
 from ingot.registry.store import Registry
 from tests.cli.toys import environment, json_lines, run_here
 from tests.quantize.gguf.models import save_adapter, save_model
-from tests.record.makers import SHARDS, copy_of, merge, names, write_adapter, write_base
+from tests.record.makers import SHARDS, copy_of, names, two_artifacts
 from tests.storage.faulty_disk import FaultyDisk
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -152,14 +152,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an artifact `out`, and one of another adapter, `other`."""
-    root = tmp_path_factory.mktemp("made")
-    write_base(root / "base")
-    write_adapter(root / "adapter")
-    merge(root, root / "out")
-    (root / "adapter").rename(root / "first")
-    write_adapter(root / "adapter", seed=5)
-    merge(root, root / "other")
-    return root
+    return two_artifacts(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

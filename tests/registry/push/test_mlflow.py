@@ -22,7 +22,7 @@ from ingot.errors import CheckFailed, IngotError, MissingComponent, OutputError,
 from ingot.record import add_evaluation
 from ingot.registry.push.mlflow import ModelName, push_to_mlflow
 from ingot.registry.push.mlflow_client import opened_client
-from tests.record.makers import copy_of, merge, resealed, write_adapter, write_base
+from tests.record.makers import copy_of, resealed, two_artifacts
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 EVALUATION = {
@@ -87,14 +87,7 @@ def client(server: str) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an artifact `out`, and one of another adapter, `other`."""
-    root = tmp_path_factory.mktemp("made")
-    write_base(root / "base")
-    write_adapter(root / "adapter")
-    merge(root, root / "out")
-    (root / "adapter").rename(root / "first")
-    write_adapter(root / "adapter", seed=5)
-    merge(root, root / "other")
-    return root
+    return two_artifacts(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
